@@ -1,0 +1,59 @@
+# Everything runs from .venv in the checkout; a stamp in it says what is installed, so that a second
+# call installs nothing until pyproject.toml or constraints.txt changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BUDGET ?= 2.00
+ARGS ?=
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint format bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@echo 'Variables: BUDGET=2.00 (dollars), ARGS="--workload ... --seed ..." (run, test, bench), PYTHON=python3'
+
+run: $(VENV)/.installed-base ## Install Siren, then train the default job on the twin within BUDGET dollars
+	$(BIN)/python -m siren.run --budget $(BUDGET) $(ARGS)
+
+test: lint ## Install what tests need, check style, types and layers, then run all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy siren
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## Run the benchmarks
+	$(BIN)/python experiments/bench/run.py $(ARGS)
+
+clean: ## Remove .venv and everything that tools left behind
+	rm -rf $(VENV) build dist htmlcov .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo 'Siren needs Python 3.11 or newer; "$(PYTHON)" is missing or older. Try: make PYTHON=python3.11 ...' >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-base: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo 'Installing Siren into $(VENV) (once, about a minute) ...'
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo 'Installing Siren and what its tests need into $(VENV) (once, some minutes) ...'
+	@$(PIP) -e '.[dev,aws,torch]'
+	@touch $(VENV)/.installed-base $@

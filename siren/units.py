@@ -1,0 +1,12 @@
+"""Units and conversions that every part of Siren agrees on."""
+
+from __future__ import annotations
+
+MB_PER_GB = 1024
+"""AWS bills memory as MB/1024 GB (Lambda pricing page, worked examples, 2026)."""
+
+BYTES_PER_MB = 1 << 20
+MS_PER_S = 1000
+SECONDS_PER_HOUR = 3600
+SECONDS_PER_MONTH = 30 * 24 * SECONDS_PER_HOUR
+"""AWS prices stored GB-months by a month of 30 days."""
