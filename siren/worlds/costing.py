@@ -1,0 +1,201 @@
+"""What an epoch is expected to cost, what it may cost at most, and which timeout bounds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siren.money.pricer import EpochBounds, Pricer, RunTotals
+from siren.types import Action, ChannelKind, UpdateRule
+from siren.units import BYTES_PER_MB, MB_PER_GB, SECONDS_PER_HOUR, SECONDS_PER_MONTH
+from siren.worlds import laws
+from siren.worlds.laws import ExpectedEpoch, Job
+from siren.worlds.world import World
+
+BYTES_PER_GB = BYTES_PER_MB * MB_PER_GB
+WORKER_MARGIN_S = 0.25
+"""A worker stops itself so long before the platform's timeout would kill it."""
+
+EVALUATOR_SLACK = 2.0
+"""An evaluation function's timeout covers so many times its expected duration."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the platform knows before it launches an epoch.
+
+    Attributes:
+        elapsed_s: The run's clock.
+        epoch: Number of the next epoch; 1 is the first.
+        totals: What the run has been billed for.
+        left_usd: What is left of the budget.
+    """
+
+    elapsed_s: float
+    epoch: int
+    totals: RunTotals
+    left_usd: Decimal
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """An action with the timeout that bounds it.
+
+    Attributes:
+        action: What to launch.
+        timeout_s: The platform's own timeout, one of the world's rungs.
+        deadline_s: When a worker stops itself, from its handler's start.
+        reserve_usd: The most that the epoch can bill.
+    """
+
+    action: Action
+    timeout_s: int
+    deadline_s: float
+    reserve_usd: Decimal
+
+
+class Costing:
+    """The laws of time joined to the prices, for one job in one world.
+
+    Args:
+        world: Where it runs.
+        job: What runs.
+        pricer: Its prices.
+    """
+
+    def __init__(self, world: World, job: Job, pricer: Pricer) -> None:
+        self.world = world
+        self.job = job
+        self.pricer = pricer
+        self.dataset_gb = job.dataset_samples * job.sample_bytes / BYTES_PER_GB
+        self.setup_puts = math.ceil(job.dataset_samples * job.sample_bytes / laws.OBJECT_BYTES) + 1
+        self.uses_cache = job.channel is ChannelKind.REDIS
+
+    def expect(self, functions: Floats, memory_mb: Floats, cold: Floats, loading: Floats) -> ExpectedEpoch:
+        """The expected times and requests of an epoch; see `siren.worlds.laws.expect_epoch`."""
+        return laws.expect_epoch(self.world, self.job, functions, memory_mb, cold=cold, loading=loading)
+
+    def expected_usd(
+        self, functions: Floats, memory_mb: Floats, expected: ExpectedEpoch, outlook: Outlook
+    ) -> Floats:
+        """The expected bill of an epoch, in floats: for choosing, never for settling."""
+        rate = float(self.pricer.duration_tiers[0].usd)
+        gb_s = functions * memory_mb / MB_PER_GB * expected.billed_s
+        gb_s = gb_s + memory_mb / MB_PER_GB * expected.evaluate_billed_s
+        usd = gb_s * rate + self._flat_usd(functions, expected.duration_s, outlook)
+        puts = expected.s3_puts + (self.setup_puts if outlook.epoch == 1 else 0)
+        return np.asarray(
+            usd + puts * float(self.pricer.s3_put_usd) + expected.s3_gets * float(self.pricer.s3_get_usd)
+        )
+
+    def _flat_usd(self, functions: Floats, duration_s: Floats, outlook: Outlook) -> Floats:
+        """Requests, logs, stored data and started cache hours."""
+        calls = functions + (1 if self.job.evaluator_is_function else 0)
+        log_gb = calls * self.world.billing.log_per_invocation / BYTES_PER_GB
+        usd = calls * float(self.pricer.request_usd) + log_gb * float(self.pricer.log_usd_per_gb)
+        storage = self.dataset_gb * float(self.pricer.s3_storage_usd_per_gb_month) / SECONDS_PER_MONTH
+        usd = usd + duration_s * storage
+        if self.uses_cache:
+            hours = np.ceil((outlook.elapsed_s + duration_s) / SECONDS_PER_HOUR) - outlook.totals.cache_hours
+            usd = usd + np.maximum(hours, 0.0) * float(self.pricer.cache_usd_per_h)
+        return usd
+
+    def rungs(self, upper_s: float, expected_s: float) -> Iterator[int]:
+        """Timeouts worth trying for a function: the rung that covers `upper_s` first, then shorter
+        ones that still cover `expected_s`."""
+        rungs = self.world.limits.timeout_rungs
+        covering = next((rung for rung in rungs if rung >= upper_s + WORKER_MARGIN_S), rungs[-1])
+        yield covering
+        for rung in reversed(rungs):
+            if rung < covering and rung >= expected_s + WORKER_MARGIN_S:
+                yield rung
+
+    def plan(self, action: Action, upper_s: float, expected_s: float, outlook: Outlook) -> EpochPlan | None:
+        """The action with the most comfortable timeout whose worst case fits what is left.
+
+        Args:
+            action: What is to run.
+            upper_s: A high quantile of a function's time.
+            expected_s: Its expected time; a shorter timeout is of no use.
+            outlook: The state of the run.
+
+        Returns:
+            None if no useful timeout fits.
+        """
+        for timeout_s in self.rungs(upper_s, expected_s):
+            reserve = self.worst_case(action, timeout_s, outlook)
+            if reserve <= outlook.left_usd:
+                return EpochPlan(action, timeout_s, timeout_s - WORKER_MARGIN_S, reserve)
+        return None
+
+    def worst_case(self, action: Action, timeout_s: int, outlook: Outlook) -> Decimal:
+        """The most that an epoch can bill when the platform itself ends functions at `timeout_s`."""
+        return self.pricer.worst_case(self.bounds(action, timeout_s, outlook), previous=outlook.totals)
+
+    def bounds(self, action: Action, timeout_s: int, outlook: Outlook) -> EpochBounds:
+        """The most of everything that an epoch can use."""
+        n, billing, limits = action.functions, self.world.billing, self.world.limits
+        epoch = laws.epoch_laws(self.world, self.job, n, action.memory_mb)
+        last_s = self._longest_s(action, timeout_s, epoch)
+        evaluations = 1 if self.job.evaluator_is_function else 0
+        puts, gets = self._most_requests(n, epoch)
+        return EpochBounds(
+            functions=n,
+            memory_mb=action.memory_mb,
+            timeout_s=timeout_s,
+            max_init_s=limits.init_max,
+            ephemeral_mb=billing.ephemeral_storage,
+            s3_puts=puts + (self.setup_puts if outlook.epoch == 1 else 0),
+            s3_gets=gets,
+            s3_gb_s=self.dataset_gb * last_s,
+            log_bytes=(n + evaluations) * billing.log_per_invocation,
+            cache_until_s=outlook.elapsed_s + last_s if self.uses_cache else 0.0,
+            evaluations=evaluations,
+            evaluator_memory_mb=action.memory_mb if evaluations else 0,
+            evaluator_timeout_s=self.evaluator_timeout_s(epoch) if evaluations else 0.0,
+        )
+
+    def evaluator_timeout_s(self, epoch: laws.EpochLaws) -> int:
+        """The rung that bounds the evaluation function."""
+        needed = EVALUATOR_SLACK * float(epoch.evaluate_billed_s + epoch.merge_s) + WORKER_MARGIN_S
+        rungs = self.world.limits.timeout_rungs
+        return next((rung for rung in rungs if rung >= needed), rungs[-1])
+
+    def retry_limit(self, action: Action) -> int:
+        """Compare-and-swap retries that one function may make in an epoch: every one is billed.
+
+        With n writers about n/2 attempts precede a success; four times that, and eight, are
+        allowed for every push.
+        """
+        if self.job.update_rule is not UpdateRule.CAS:
+            return 0
+        each = math.ceil(int(self.job.pushes(action.functions)) / action.functions)
+        return each * (2 * action.functions + 8)
+
+    def _longest_s(self, action: Action, timeout_s: int, epoch: laws.EpochLaws) -> float:
+        """From launch to the end of the evaluation, if everything takes as long as it may."""
+        n, start = action.functions, self.world.start
+        launch_s = n / start.fan_out + n / start.scale_out_rate + start.warm + start.placement
+        landed_s = launch_s + self.world.limits.init_max + timeout_s + n * epoch.service_s
+        return float(landed_s + epoch.merge_s + epoch.evaluate_s)
+
+    def _most_requests(self, n: int, epoch: laws.EpochLaws) -> tuple[int, int]:
+        """S3 (puts, gets) that an epoch cannot exceed."""
+        loads = n * int(epoch.load_requests)
+        if self.job.channel is ChannelKind.MEMORY:
+            return 0, loads
+        if self.job.channel is ChannelKind.REDIS:
+            return 1, loads + 1
+        pushes = int(epoch.pushes)
+        if self.job.update_rule in laws.BARRIER_RULES:
+            steps = 1 if self.job.update_rule is UpdateRule.AVERAGE else math.ceil(pushes / n)
+            return steps * (n + 1) + 1, steps * 2 * n + loads + 1
+        attempts = pushes + n * (1 + self.retry_limit(Action(n, 0)))
+        return attempts + 1, attempts + loads + 1
