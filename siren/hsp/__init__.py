@@ -1,0 +1,1 @@
+"""Hybrid synchronous parallel SGD: quotas and update rules, shared by every platform."""

@@ -1,0 +1,1 @@
+"""Platforms: what runs an epoch. Each keeps the `Platform` protocol of `siren.platforms.base`."""

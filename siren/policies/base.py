@@ -1,0 +1,174 @@
+"""The `Policy` protocol, and the view of a job that policies decide from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siren.platforms.base import Platform
+from siren.types import Action, Decision, EpochRecord, Forecast
+from siren.workloads.spec import TrainingSpec
+from siren.worlds import laws
+from siren.worlds.costing import Costing, EpochPlan, Outlook
+
+LADDER = 1.25
+"""Ratio between the function counts that are tried."""
+
+CHEAPEST = 16
+"""So many of the actions with the cheapest expected epochs are asked for their worst case."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for several actions at once; arrays of one length.
+
+    Attributes:
+        functions, memory_mb: The actions.
+        duration_s: Expected epoch time.
+        cost_usd: Expected bill.
+        upper_s: High quantile of one function's time.
+        handler_s: Expected time of one function.
+    """
+
+    functions: NDArray[np.float64]
+    memory_mb: NDArray[np.float64]
+    duration_s: NDArray[np.float64]
+    cost_usd: NDArray[np.float64]
+    upper_s: NDArray[np.float64]
+    handler_s: NDArray[np.float64]
+
+
+class JobView:
+    """What a policy may know of a job: the laws, the money, and the state of the run.
+
+    Args:
+        costing: Laws and prices.
+        platform: Where the job runs; asked for its warm environments.
+        training: How the job trains.
+        initial_loss: Held-out loss of the initial model.
+        outlook: The state of the run; the trainer renews it before every decision.
+    """
+
+    def __init__(
+        self, costing: Costing, platform: Platform, training: TrainingSpec, initial_loss: float, outlook: Outlook
+    ) -> None:
+        self.costing = costing
+        self.training = training
+        self.initial_loss = initial_loss
+        self.outlook = outlook
+        self._platform = platform
+
+    @functools.cached_property
+    def functions(self) -> tuple[int, ...]:
+        """Function counts worth trying: a geometric ladder up to the job's and the world's limit."""
+        limit = min(self.costing.job.functions_max, self.costing.world.limits.functions_max)
+        counts = {limit}
+        step = 1.0
+        while step < limit:
+            counts.add(round(step))
+            step = max(step * LADDER, step + 1)
+        return tuple(sorted(counts))
+
+    @functools.cached_property
+    def actions(self) -> tuple[Action, ...]:
+        """Every action of the ladder that this job can run in this world."""
+        grid = self.costing.world.limits.memory_grid
+        return tuple(
+            Action(n, m)
+            for n in self.functions
+            for m in grid
+            if float(laws.memory_needed_mb(self.costing.job, n)) <= m
+        )
+
+    def check_action(self, action: Action) -> None:
+        """Refuses an action that this job cannot run.
+
+        Raises:
+            ActionError: Says what would be accepted.
+        """
+        self._platform.check_action(action)
+
+    def predict(self, actions: Sequence[Action]) -> Predictions:
+        """The expected time and cost of each action in the present state of the run."""
+        n = np.array([a.functions for a in actions], np.float64)
+        m = np.array([a.memory_mb for a in actions], np.float64)
+        first = self.costing.expect(n, m, n, n)
+        starts = [
+            self._platform.expect_starts(action, next(self.costing.rungs(upper, 0.0)))
+            for action, upper in zip(actions, first.upper_s.tolist(), strict=True)
+        ]
+        cold, loading = np.array(starts, np.float64).reshape(-1, 2).T
+        expected = self.costing.expect(n, m, cold, loading)
+        return Predictions(
+            functions=n,
+            memory_mb=m,
+            duration_s=np.asarray(expected.duration_s),
+            cost_usd=self.costing.expected_usd(n, m, expected, self.outlook),
+            upper_s=np.asarray(first.upper_s),
+            handler_s=np.asarray(expected.billed_s),
+        )
+
+    def plan(self, action: Action) -> EpochPlan | None:
+        """The action with a timeout whose worst case fits what is left; None if none does."""
+        p = self.predict([action])
+        return self.costing.plan(action, float(p.upper_s[0]), float(p.handler_s[0]), self.outlook)
+
+    def cheapest_usd(self, actions: Sequence[Action]) -> Decimal:
+        """Worst case of the cheapest of these actions, with the shortest useful timeout."""
+        p = self.predict(actions)
+        worst = []
+        for k in np.argsort(p.cost_usd, kind="stable")[:CHEAPEST].tolist():
+            *_, timeout_s = self.costing.rungs(float(p.upper_s[k]), float(p.handler_s[k]))
+            worst.append(self.costing.worst_case(actions[k], timeout_s, self.outlook))
+        return min(worst)
+
+    def neighbours(self, action: Action) -> tuple[Action, ...]:
+        """Half and double the functions, one memory step down and up, as far as they exist."""
+        job, limits = self.costing.job, self.costing.world.limits
+        most = min(job.functions_max, limits.functions_max)
+        n, m, grid = action.functions, action.memory_mb, limits.memory_grid
+        at = grid.index(m)
+        near = [Action(k, m) for k in (n // 2, n * 2) if 1 <= k <= most]
+        near += [Action(n, grid[k]) for k in (at - 1, at + 1) if 0 <= k < len(grid)]
+        return tuple(a for a in near if a.memory_mb >= float(laws.memory_needed_mb(job, a.functions)))
+
+    def forecast(self, action: Action, loss: float) -> Forecast:
+        """The forecast of one action, whose loss the policy predicts itself."""
+        p = self.predict([action])
+        plan = self.costing.plan(action, float(p.upper_s[0]), float(p.handler_s[0]), self.outlook)
+        return Forecast(
+            action=action,
+            duration_s=float(p.duration_s[0]),
+            cost_usd=float(p.cost_usd[0]),
+            loss=loss,
+            fits=plan is not None,
+            note="" if plan else "its worst case does not fit the budget that is left",
+        )
+
+
+class Policy(Protocol):
+    """Decides each epoch's action.
+
+    Attributes:
+        name: As in `--policy`.
+    """
+
+    name: str
+
+    def start(self, job: JobView) -> None:
+        """A job begins, or goes on after an interruption.
+
+        Raises:
+            ActionError: The policy can never run this job.
+        """
+        ...
+
+    def decide(self, history: Sequence[EpochRecord]) -> Decision | None:
+        """The next epoch's action; None when nothing useful fits what is left of the budget."""
+        ...

@@ -1,0 +1,1 @@
+"""The digital twin: real SGD of emulated functions on a virtual clock."""
