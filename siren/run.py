@@ -123,7 +123,8 @@ def main(config: RunConfig, stdout: TextIO | None = None, stderr: TextIO | None 
     """
     stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
     try:
-        with threadpool_limits(1):
+        # A user's model may print: stdout is for results, with --json for one object alone.
+        with threadpool_limits(1), contextlib.redirect_stdout(stderr):
             summary = _resume(config, stdout, stderr) if config.resume else _start(config, stdout, stderr)
         return summary.stop_reason.exit_code
     except (UsageError, WorkloadError, DatasetError) as error:
@@ -150,7 +151,12 @@ def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
     path = config.out or new_run_path(Path("runs"), workload.name)
     run = _assemble(config, workload, policy, budget_usd, path, notes)
     preflight(policy, run.view)
-    settings = {**_settings(config), "budget_usd": budget_usd, "workload": _reference(workload), "notes": list(notes)}
+    settings = {
+        **_settings(config),
+        "budget_usd": budget_usd,
+        "workload": _reference(workload),
+        "notes": list(notes),
+    }
     folder = RunFolder.create(path, settings, system_facts())
     with folder.lock():
         ledger = Ledger(budget_usd, folder.path / LEDGER)
@@ -202,12 +208,19 @@ def _load(config: RunConfig) -> tuple[Workload, tuple[str, ...]]:
         return load_workload(DEFAULT_WORKLOAD, overrides=overrides), ()
     except DatasetUnavailableError as error:
         log.info("%s", error)
-        note = f"MNIST cannot be fetched here, so {FALLBACK_WORKLOAD} is trained instead of {DEFAULT_WORKLOAD}"
+        note = (
+            f"MNIST cannot be fetched here, so {FALLBACK_WORKLOAD} is trained instead of {DEFAULT_WORKLOAD}"
+        )
         return load_workload(FALLBACK_WORKLOAD, overrides={**overrides, "target_loss": None}), (note,)
 
 
 def _assemble(
-    config: RunConfig, workload: Workload, policy: Policy, budget_usd: Decimal, path: Path, notes: tuple[str, ...]
+    config: RunConfig,
+    workload: Workload,
+    policy: Policy,
+    budget_usd: Decimal,
+    path: Path,
+    notes: tuple[str, ...],
 ) -> _Run:
     if config.platform not in PLATFORMS:
         raise UnknownNameError("platform", config.platform, PLATFORMS)
@@ -248,7 +261,9 @@ def make_costing(world: World, job: Job) -> Costing:
     """
     store = world.channels.get(job.channel)
     if store is None:
-        raise ChannelError(f"world {world.name} has no channel {job.channel}: choose one of {', '.join(world.channels)}")
+        raise ChannelError(
+            f"world {world.name} has no channel {job.channel}: choose one of {', '.join(world.channels)}"
+        )
     if job.update_rule not in RULES_OF_CHANNEL[job.channel]:
         rules = ", ".join(sorted(RULES_OF_CHANNEL[job.channel]))
         raise ChannelError(
@@ -257,8 +272,8 @@ def make_costing(world: World, job: Job) -> Costing:
         )
     if job.model_bytes > store.max_bytes:
         raise ChannelError(
-            f"the model has {job.model_bytes:,} bytes, channel {job.channel} carries at most {store.max_bytes:,}: "
-            "choose another channel"
+            f"the model has {job.model_bytes:,} bytes, channel {job.channel} carries at most "
+            f"{store.max_bytes:,}: choose another channel"
         )
     billing = world.billing
     pricer = Pricer(

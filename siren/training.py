@@ -40,8 +40,8 @@ from siren.types import (
     RunSummary,
     StopReason,
 )
-from siren.worlds.costing import Costing, EpochPlan, Outlook
 from siren.workloads.spec import TrainingSpec
+from siren.worlds.costing import Costing, EpochPlan, Outlook
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +133,8 @@ class Trainer:
             self._costing, self._platform, self._training, self._progress.initial_loss, self._outlook()
         )
         self._policy.start(view)
-        self._observer.started(self._header, tuple(self._records), self._progress.initial_loss)
         try:
+            self._observer.started(self._header, tuple(self._records), self._progress.initial_loss)
             reason, detail = self._loop(view)
         except (UsageError, WorkloadError) as error:
             reason, detail = StopReason.USAGE_ERROR, str(error)
@@ -142,6 +142,8 @@ class Trainer:
             reason, detail = StopReason.PLATFORM_FAILURE, str(error)
         except KeyboardInterrupt:
             reason, detail = StopReason.INTERRUPTED, "interrupted inside an epoch, which will be run again"
+        finally:
+            self._observer.close()
         summary = self._summary(reason, detail)
         self._folder.write_summary(summary)
         self._observer.finished(summary)
@@ -166,7 +168,9 @@ class Trainer:
         open_reservation = self._ledger.open_reservation
         if open_reservation is not None:
             if open_reservation.epoch <= len(records):
-                self._ledger.settle(open_reservation.epoch, Bill(records[open_reservation.epoch - 1].status.bill))
+                self._ledger.settle(
+                    open_reservation.epoch, Bill(records[open_reservation.epoch - 1].status.bill)
+                )
             elif self._platform.replays:
                 self._ledger.release_for_replay()
             else:
@@ -241,7 +245,9 @@ class Trainer:
         now = time.monotonic()
         self._progress.wall_s += now - self._began
         self._began = now
-        self._folder.write_checkpoint(epoch, tensors, {"platform": dict(state), "run": self._progress.to_json()})
+        self._folder.write_checkpoint(
+            epoch, tensors, {"platform": dict(state), "run": self._progress.to_json()}
+        )
 
     def _save_model(self, epoch: int, loss: float) -> None:
         metadata = {"workload": self._header.workload, "epoch": str(epoch), "heldout_loss": repr(loss)}
@@ -256,8 +262,13 @@ class Trainer:
         loss = records[-1].status.report.loss if records else self._progress.initial_loss
         elapsed_s = self._platform.clock_s
         if loss <= limits.target_loss:
-            return StopReason.TARGET_REACHED, f"held-out loss {loss:.4g} is at or below {limits.target_loss:.4g}"
-        if not (np.isfinite(loss) and loss <= EXPLODED * max(self._progress.initial_loss, limits.target_loss)):
+            return (
+                StopReason.TARGET_REACHED,
+                f"held-out loss {loss:.4g} is at or below {limits.target_loss:.4g}",
+            )
+        if not (
+            np.isfinite(loss) and loss <= EXPLODED * max(self._progress.initial_loss, limits.target_loss)
+        ):
             return StopReason.DIVERGED, (
                 f"held-out loss {loss:.4g} after epoch {len(records)}: lower the learning rate, "
                 "use fewer functions, or damp updates with --update-rule staleness"
@@ -311,6 +322,6 @@ def _shortage(policy: Policy, view: JobView) -> str:
     """What is left and what the cheapest useful epoch may cost, in a sentence."""
     needed = view.cheapest_usd([policy.action] if isinstance(policy, FixedPolicy) else view.actions)
     return (
-        f"${view.outlook.left_usd:.6f} is left, and the cheapest epoch that policy {policy.name} may choose can "
-        f"cost ${needed:.6f} at worst; give a larger budget, or a target that is reached sooner"
+        f"${view.outlook.left_usd:.6f} is left, and the cheapest epoch that policy {policy.name} may "
+        f"choose can cost ${needed:.6f} at worst; give a larger budget, or an easier target"
     )

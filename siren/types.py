@@ -350,3 +350,6 @@ class RunObserver:
 
     def finished(self, summary: RunSummary) -> None:
         """The run ended."""
+
+    def close(self) -> None:
+        """Gives back what is held, e.g. the terminal; may be called more than once."""

@@ -8,5 +8,6 @@ MB_PER_GB = 1024
 BYTES_PER_MB = 1 << 20
 MS_PER_S = 1000
 SECONDS_PER_HOUR = 3600
-SECONDS_PER_MONTH = 30 * 24 * SECONDS_PER_HOUR
-"""AWS prices stored GB-months by a month of 30 days."""
+SECONDS_PER_MONTH = 28 * 24 * SECONDS_PER_HOUR
+"""The shortest month: AWS divides a GB-month's price by the month's own hours, and a bill that may
+be too high by a tenth keeps the budget, one that is too low does not."""

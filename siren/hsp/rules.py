@@ -14,6 +14,7 @@ Nothing here imports more than numpy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,10 @@ from numpy.typing import NDArray
 Params = NDArray[np.float32]
 
 
-def damped_rate(rate: float, staleness: float, scale: float) -> float:
-    """The learning rate under `staleness`: rate / (1 + staleness / scale).
+def damped_rate(
+    rate: float | NDArray[np.float64], staleness: float | NDArray[Any], scale: float
+) -> float | NDArray[np.float64]:
+    """The learning rate under `staleness`: rate / (1 + staleness / scale); numbers or arrays.
 
     Zhang et al. 2016 divide by the staleness itself; the scale softens it, and 0 staleness
     leaves plain SGD.

@@ -56,7 +56,12 @@ class JobView:
     """
 
     def __init__(
-        self, costing: Costing, platform: Platform, training: TrainingSpec, initial_loss: float, outlook: Outlook
+        self,
+        costing: Costing,
+        platform: Platform,
+        training: TrainingSpec,
+        initial_loss: float,
+        outlook: Outlook,
     ) -> None:
         self.costing = costing
         self.training = training

@@ -34,7 +34,9 @@ class FixedPolicy:
         """
         match = _FORM.fullmatch(text.strip().lower())
         if not match or len(match[1]) > 6 or len(match[2]) > 6:
-            raise UsageError(f"policy 'fixed:{text}' must be fixed:FUNCTIONSxMEMORY with memory in MB, e.g. fixed:20x1769")
+            raise UsageError(
+                f"policy 'fixed:{text}' must be fixed:FUNCTIONSxMEMORY with memory in MB, e.g. fixed:20x1769"
+            )
         return cls(Action(int(match[1]), int(match[2])))
 
     def start(self, job: JobView) -> None:

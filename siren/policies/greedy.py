@@ -24,6 +24,9 @@ RISE = 1.02
 BACK_OFF, RECOVER = 0.5, 1.25
 """Factors on the cap of functions after a rise, and after an epoch without one."""
 
+EQUALLY_FAST = 0.97
+"""Speeds whose ratio is above this count as equal, and the cheaper action wins."""
+
 MEMORY = 4
 """Epochs that the estimated rate of progress looks back on."""
 
@@ -33,11 +36,11 @@ class GreedyPolicy:
 
     Progress is the fall of log(loss / target). It is taken to be proportional to the updates
     that reach the model, at a rate estimated from the last epochs; how many reach it follows
-    from the update rule (see `effective_updates`). Asynchronous functions are capped below the
-    stability cliff 1 / (learning rate x curvature), with the secant curvature of the gradients
-    (facts: additive updates progress independently of n up to a sharp cliff), and the cap
-    halves when the loss rises. An action is preferred if going on with it to the target fits what is left; when
-    none does, the cheapest progress is chosen.
+    from the update rule (see `effective_updates`). Additive updates progress independently of n up to a
+    sharp cliff near 1 / (learning rate x curvature), so asynchronous functions are capped below
+    it, by the secant curvature of the gradients, and the cap halves when the loss rises. An
+    action is preferred if going on with it to the target fits what is left; when none does, the
+    cheapest progress is chosen. Among actions that are as good as equally fast, the cheapest is.
     """
 
     name = "greedy"
@@ -67,7 +70,8 @@ class GreedyPolicy:
         left = job.outlook.left_usd
         reason = (
             f"{how} of {len(actions)} actions of at most {cap} functions with ${left:.4f} left: "
-            f"{updates[chosen] / p.duration_s[chosen]:.3g} effective updates a second at ${p.cost_usd[chosen]:.3g}"
+            f"{updates[chosen] / p.duration_s[chosen]:.3g} effective updates a second "
+            f"at ${p.cost_usd[chosen]:.3g}"
         )
         return Decision(
             action=action,
@@ -95,7 +99,8 @@ def _rank(
     epochs = np.maximum(1.0, distance / (rate * updates)) if rate > 0 else np.ones(len(updates))
     lasting = p.cost_usd * epochs <= left
     if lasting.any():
-        return np.argsort(np.where(lasting, -speed, np.inf), kind="stable"), "fastest progress"
+        steps = np.floor(np.log(speed / speed[lasting].max()) / math.log(EQUALLY_FAST))
+        return np.lexsort((p.cost_usd, steps, ~lasting)), "fastest progress"
     return np.argsort(p.cost_usd / updates, kind="stable"), "cheapest progress"
 
 

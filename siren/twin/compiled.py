@@ -30,7 +30,7 @@ def _kernel_signature(features: Features, labels: Labels) -> Any:
     return types.float64(_VECTOR, *(a.copy(readonly=False) for a in arrays), _INDICES, _VECTOR)
 
 
-def _loop(  # noqa: PLR0917
+def _loop(
     kernel: Any,
     features: Any,
     labels: Any,
@@ -139,4 +139,5 @@ class Compiled:
             every(len(program.push)),
             *sums,
         )
-        return pool[program.last].copy()
+        last: Params = pool[program.last].copy()
+        return last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -63,11 +64,6 @@ class Environments:
             return []
         return [s for s, used in zip(pool.shards, pool.used_s, strict=True) if self._alive(used, now_s)]
 
-    def expect(self, version: Version, shards: list[Shard], now_s: float) -> tuple[int, int]:
-        """How many functions on these shards would (start cold, load their shard); changes nothing."""
-        held = self.warm(version, now_s)
-        return max(0, len(shards) - len(held)), len(shards) - len(set(shards) & set(held))
-
     def place(self, version: Version, shards: list[Shard], now_s: float) -> Placement:
         """Assigns functions to environments and starts new ones.
 
@@ -84,12 +80,12 @@ class Environments:
         holder = {shard: k for k, shard in enumerate(pool.shards)}
         taken: set[int] = set()
         for i, shard in enumerate(shards):
-            k = holder.get(shard, -1)
-            if k >= 0 and k not in taken:
-                taken.add(k)
+            held = holder.get(shard, -1)
+            if held >= 0 and held not in taken:
+                taken.add(held)
                 load[i] = False
         spare = [k for k in range(len(pool.shards)) if k not in taken]
-        for i in np.flatnonzero(load):
+        for i in np.flatnonzero(load).tolist():
             if spare:
                 pool.shards[spare.pop()] = shards[i]
             else:
@@ -114,7 +110,7 @@ class Environments:
         self._tokens = min(float(self._start.scale_out_burst), refilled)
         self._tokens_at_s = now_s
         order = np.cumsum(cold) * cold
-        wait_s = np.maximum(0.0, (order - self._tokens) / self._start.scale_out_rate)
+        wait_s: NDArray[np.float64] = np.maximum(0.0, (order - self._tokens) / self._start.scale_out_rate)
         self._tokens -= float(cold.sum())
         return wait_s
 
@@ -131,7 +127,7 @@ class Environments:
         table = np.array(rows, np.float64).reshape(len(rows), 5)
         return table, {"tokens": self._tokens, "tokens_at_s": self._tokens_at_s}
 
-    def restore(self, table: NDArray[np.float64], scalars: dict[str, float]) -> None:
+    def restore(self, table: NDArray[np.float64], scalars: Mapping[str, float]) -> None:
         """Takes over what `save` returned."""
         self._pools = {}
         for memory_mb, timeout_s, first, rows, used in table.tolist():

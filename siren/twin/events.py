@@ -154,7 +154,7 @@ def _sift_down(heap: Ints, times: Floats, size: int, position: int) -> None:
 
 
 @numba.njit(cache=True)
-def run_asynchronous(
+def run_asynchronous(  # noqa: PLR0912, PLR0915 - one state machine, read best in one piece
     times: Times,
     mode: int,
     starts: Starts,

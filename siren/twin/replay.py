@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 STATISTICS = 128
 """At most so many pushes of an epoch enter its gradient statistics."""
 
+
 class Program(NamedTuple):
     """Updates in order, and the pool slots that each uses.
 
@@ -103,7 +104,7 @@ class Sums(NamedTuple):
     gradient: NDArray[np.float32]
     params: NDArray[np.float32]
     square: Floats
-    count: Floats
+    pushes: Floats
 
 
 def empty_sums(size: int) -> Sums:
@@ -120,7 +121,7 @@ def _observe(sums: Sums, half: int, params: Params, gradient: Params) -> None:
     sums.gradient[half] += gradient
     sums.params[half] += params
     sums.square[half] += float(np.dot(gradient, gradient))
-    sums.count[half] += 1
+    sums.pushes[half] += 1
 
 
 class Engine(Protocol):
@@ -188,7 +189,14 @@ def chain(push: Ints, rate: Floats) -> Program:
 
 
 def replay_average(
-    engine: Engine, push: Ints, rate: Floats, first_push: Ints, first_sample: Ints, rows: Ints, params: Params, sums: Sums
+    engine: Engine,
+    push: Ints,
+    rate: Floats,
+    first_push: Ints,
+    first_sample: Ints,
+    rows: Ints,
+    params: Params,
+    sums: Sums,
 ) -> Params:
     """The mean of the functions' models, each after plain SGD on its own shard, weighted by samples."""
     mean = rules.Mean(len(params))
@@ -202,7 +210,14 @@ def replay_average(
 
 
 def replay_synchronous(
-    engine: Engine, push: Ints, step: Ints, rate: Floats, first_sample: Ints, rows: Ints, params: Params, sums: Sums
+    engine: Engine,
+    push: Ints,
+    step: Ints,
+    rate: Floats,
+    first_sample: Ints,
+    rows: Ints,
+    params: Params,
+    sums: Sums,
 ) -> Params:
     """The model after steps with the mean gradient of each step's pushes, weighted by samples."""
     model = params.copy()

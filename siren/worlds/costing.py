@@ -108,8 +108,7 @@ class Costing:
         return usd
 
     def rungs(self, upper_s: float, expected_s: float) -> Iterator[int]:
-        """Timeouts worth trying for a function: the rung that covers `upper_s` first, then shorter
-        ones that still cover `expected_s`."""
+        """Timeouts worth trying: the rung that covers `upper_s`, then shorter ones above `expected_s`."""
         rungs = self.world.limits.timeout_rungs
         covering = next((rung for rung in rungs if rung >= upper_s + WORKER_MARGIN_S), rungs[-1])
         yield covering

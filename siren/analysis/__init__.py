@@ -1,0 +1,1 @@
+"""Reads, writes and shows run folders: records, terminal, figures."""
