@@ -116,7 +116,7 @@ class JobView:
             duration_s=np.asarray(expected.duration_s),
             cost_usd=self.costing.expected_usd(n, m, expected, self.outlook),
             upper_s=np.asarray(first.upper_s),
-            handler_s=np.asarray(expected.billed_s),
+            handler_s=np.asarray(expected.handler_s),
         )
 
     def plan(self, action: Action) -> EpochPlan | None:

@@ -14,7 +14,8 @@ from siren.money.pricer import EpochBounds, Pricer, RunTotals
 from siren.types import Action, ChannelKind, UpdateRule
 from siren.units import BYTES_PER_MB, MB_PER_GB, SECONDS_PER_HOUR, SECONDS_PER_MONTH
 from siren.worlds import laws
-from siren.worlds.laws import ExpectedEpoch, Job
+from siren.worlds.expectation import ExpectedEpoch, expect_epoch
+from siren.worlds.laws import Job
 from siren.worlds.world import World
 
 BYTES_PER_GB = BYTES_PER_MB * MB_PER_GB
@@ -79,8 +80,8 @@ class Costing:
         self.uses_cache = job.channel is ChannelKind.REDIS
 
     def expect(self, functions: Floats, memory_mb: Floats, cold: Floats, loading: Floats) -> ExpectedEpoch:
-        """The expected times and requests of an epoch; see `siren.worlds.laws.expect_epoch`."""
-        return laws.expect_epoch(self.world, self.job, functions, memory_mb, cold=cold, loading=loading)
+        """The expected times and requests of an epoch; see `siren.worlds.expectation`."""
+        return expect_epoch(self.world, self.job, functions, memory_mb, cold=cold, loading=loading)
 
     def expected_usd(
         self, functions: Floats, memory_mb: Floats, expected: ExpectedEpoch, outlook: Outlook

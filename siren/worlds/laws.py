@@ -123,18 +123,18 @@ def memory_needed_mb(job: Job, functions: Quantity) -> Quantity:
     return job.runtime_mb + (shard + COPIES_OF_MODEL * job.model_bytes) / BYTES_PER_MB
 
 
-def tail_mean_s(store: Store) -> float:
-    """Expected seconds that the heavy tail adds to a request: a Pareto cut off at `tail_max`."""
+def tail_excess_s(store: Store) -> float:
+    """Mean seconds that the heavy tail adds to a request that meets it: a Pareto cut off at `tail_max`."""
     if store.tail_probability == 0 or store.tail_min == 0:
         return 0.0
     a, low, high = store.tail_shape, store.tail_min, max(store.tail_max, store.tail_min)
     inside = low * np.log(high / low) if a == 1 else a * low**a / (1 - a) * (high ** (1 - a) - low ** (1 - a))
-    return float(store.tail_probability * (inside + high * (low / high) ** a))
+    return float(inside + high * (low / high) ** a)
 
 
 def latency_mean_s(store: Store, median_s: float, sigma: float) -> float:
     """Mean of a log-normal latency with its tail."""
-    return float(median_s * np.exp(sigma**2 / 2)) + tail_mean_s(store)
+    return float(median_s * np.exp(sigma**2 / 2)) + store.tail_probability * tail_excess_s(store)
 
 
 @dataclass(frozen=True)
@@ -219,113 +219,3 @@ def _evaluate_s(world: World, job: Job, factor: Quantity, own_rate: Quantity) ->
         write = latency_mean_s(s3, s3.write_median, s3.write_sigma)
         fetch = write + scheduler.latency + read + job.model_bytes / scheduler.bandwidth
     return 0 * factor + fetch + work / pace, 0.0 * factor
-
-
-@dataclass(frozen=True)
-class ExpectedEpoch:
-    """Closed-form expectation of an epoch; arrays of the actions' shape.
-
-    Attributes:
-        duration_s: P, from launch to the end of the evaluation.
-        upper_s: A high quantile of one function's time from its handler's start to its end, to
-            choose a timeout from.
-        billed_s: Mean billed seconds of one function, initialisation included where it is billed.
-        evaluate_billed_s: Billed seconds of the evaluating function.
-        s3_puts, s3_gets: Requests of the whole epoch.
-    """
-
-    duration_s: Quantity
-    upper_s: Quantity
-    billed_s: Quantity
-    evaluate_billed_s: Quantity
-    s3_puts: Quantity
-    s3_gets: Quantity
-
-
-def expect_epoch(
-    world: World, job: Job, functions: Quantity, memory_mb: Quantity, *, cold: Quantity, loading: Quantity
-) -> ExpectedEpoch:
-    """The expected epoch at (n, m).
-
-    Args:
-        world, job: What runs where.
-        functions, memory_mb: n and m, numbers or arrays.
-        cold: Functions of the n that start cold.
-        loading: Functions of the n whose environment does not hold their shard.
-    """
-    n = np.asarray(functions, dtype=np.float64)
-    laws = epoch_laws(world, job, n, memory_mb)
-    start, s3 = world.start, world.channels[ChannelKind.S3]
-    init_s = float(start.init_median * np.exp(start.init_sigma**2 / 2)) + job.import_s
-    read = latency_mean_s(s3, s3.read_median, s3.read_sigma)
-    load_s = np.where(np.asarray(loading) > 0, laws.load_s + read, 0.0)
-    work_s, spread_s = _work_s(world, job, n, laws)
-    handler_s = load_s * np.asarray(loading) / n + work_s
-    any_cold = np.asarray(cold) > 0
-    waiting = np.maximum(0.0, (np.asarray(cold) - start.scale_out_burst) / start.scale_out_rate)
-    launch_s = np.maximum((n - 1) / start.fan_out, waiting)
-    begin_s = np.where(any_cold, start.placement + init_s, start.warm)
-    barrier_s = launch_s + begin_s + load_s + work_s + spread_s
-    puts, gets = _requests(job, n, laws)
-    return ExpectedEpoch(
-        duration_s=barrier_s + _after_barrier_s(job, laws) + laws.evaluate_s,
-        upper_s=1.2 * (load_s + work_s) + 2 * spread_s + 1.0,
-        billed_s=handler_s + (init_s * np.asarray(cold) / n if world.billing.init_billed else 0.0),
-        evaluate_billed_s=laws.evaluate_billed_s,
-        s3_puts=puts,
-        s3_gets=gets + np.asarray(loading) * laws.load_requests,
-    )
-
-
-def _after_barrier_s(job: Job, laws: EpochLaws) -> Quantity:
-    return laws.merge_s if job.update_rule is UpdateRule.AVERAGE else 0.0 * laws.merge_s
-
-
-def _work_s(world: World, job: Job, n: Quantity, laws: EpochLaws) -> tuple[Quantity, Quantity]:
-    """Mean seconds from shard to last push, and what the slowest of n adds to them."""
-    store, cpu = world.channels[job.channel], world.cpu
-    read = latency_mean_s(store, store.read_median, store.read_sigma)
-    write = latency_mean_s(store, store.write_median, store.write_sigma)
-    exchange_s = read + write + 2 * laws.transfer_s + laws.service_s
-    each = laws.pushes / n
-    slowest = np.sqrt(2 * np.log(np.maximum(n, 1.0)))
-    noise_s = np.sqrt(each) * laws.compute_s * cpu.push_noise
-    latency_sd = _latency_sd_s(store)
-    function_sd = each * laws.compute_s * cpu.function_noise
-    if job.update_rule is UpdateRule.AVERAGE:
-        work = exchange_s + each * laws.compute_s + (n - 1) * laws.service_s
-        return work, slowest * np.sqrt(noise_s**2 + function_sd**2 + latency_sd**2)
-    if job.update_rule is UpdateRule.SYNC:
-        step_sd = np.sqrt((laws.compute_s * cpu.push_noise) ** 2 + latency_sd**2)
-        spread = slowest * (step_sd + laws.compute_s * cpu.function_noise)
-        step = exchange_s + laws.compute_s + (n - 1) * laws.service_s + laws.merge_s + spread
-        return np.ceil(each) * step, 0.0 * n
-    cycle = exchange_s + laws.compute_s
-    serial = n * laws.service_s
-    if job.update_rule is UpdateRule.CAS:
-        serial = np.where(n > 1, n * exchange_s, 0.0)
-    work = each * np.maximum(cycle, serial)
-    ragged = (np.ceil(each) - each) * cycle
-    return work, ragged + slowest * np.sqrt(noise_s**2 + function_sd**2 + each * latency_sd**2)
-
-
-def _latency_sd_s(store: Store) -> float:
-    """Standard deviation of one read and one write, without the tail."""
-    variance = 0.0
-    for median, sigma in ((store.read_median, store.read_sigma), (store.write_median, store.write_sigma)):
-        variance += median**2 * np.exp(sigma**2) * (np.exp(sigma**2) - 1)
-    return float(np.sqrt(variance))
-
-
-def _requests(job: Job, n: Quantity, laws: EpochLaws) -> tuple[Quantity, Quantity]:
-    """S3 (puts, gets) of training and evaluation, without shards."""
-    evaluation = 0 if job.channel is ChannelKind.MEMORY else 1
-    puts, gets = evaluation + 0.0 * n, evaluation + 0.0 * n
-    if job.channel is not ChannelKind.S3:
-        return puts, gets
-    if job.update_rule in BARRIER_RULES:
-        steps = 1.0 if job.update_rule is UpdateRule.AVERAGE else np.ceil(laws.pushes / n)
-        merged = np.where(n > 1, 1.0, 0.0)
-        return puts + steps * (n + merged), gets + steps * n * (1 + merged)
-    attempts = laws.pushes * (np.maximum(1.0, n / 2) if job.update_rule is UpdateRule.CAS else 1.0)
-    return puts + attempts, gets + attempts
