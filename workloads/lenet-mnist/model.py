@@ -17,8 +17,8 @@ def build(feature_shape, classes):
         raise ValueError(f"LeNet-5 here takes 28x28 images, not {feature_shape}")
     return nn.Sequential(
         Scale(),
-        nn.Conv2d(1, 6, 5), nn.Tanh(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.Tanh(), nn.MaxPool2d(2),
+        nn.Conv2d(1, 6, 5), nn.MaxPool2d(2), nn.Tanh(),
+        nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.Tanh(),
         nn.Flatten(),
         nn.Linear(256, 120), nn.Tanh(),
         nn.Linear(120, 84), nn.Tanh(),

