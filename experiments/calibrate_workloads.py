@@ -28,11 +28,12 @@ WORKER_PACKAGES = {"numpy": "numpy", "torch": "torch"}
 PACKAGE_MB = {
     "numpy": 48,
     "torch": 755,
-}  # facts/components.md, section 8: trimmed numpy 2.4.6; torch 2.13.0 CPU
+}  # unzipped: numpy 2.4.6 without tests and headers; torch 2.13.0 CPU
 IMPORT = """
 import time
 start = time.perf_counter()
-import {package}
+import {package}, boto3
+boto3.client("s3", region_name="us-east-1", aws_access_key_id="none", aws_secret_access_key="none")
 seconds = time.perf_counter() - start
 status = open("/proc/self/status").read()  # not ru_maxrss, which remembers the parent's memory
 print(seconds, status.partition("VmHWM:")[2].split()[0])
@@ -71,7 +72,10 @@ def gradient_line(workload: Workload) -> tuple[float, float]:
 
 
 def imports(package: str) -> tuple[float, float]:
-    """Seconds to import a package in a fresh process, and its peak memory then, in MB (Linux only)."""
+    """Seconds until a worker could start, and its peak memory then, in MB (Linux only).
+
+    A worker imports the package and boto3, and makes its S3 client, before its first event.
+    """
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", IMPORT.format(package=package)]
     runs = []

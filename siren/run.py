@@ -25,6 +25,7 @@ from siren.analysis.system import system_facts
 from siren.errors import (
     ChannelError,
     DatasetError,
+    LedgerError,
     PlatformError,
     RunFolderError,
     SirenError,
@@ -51,6 +52,7 @@ from siren.worlds.laws import RULES_OF_CHANNEL, Job
 
 log = logging.getLogger(__name__)
 
+DEFAULT_MAX_EPOCHS = 500
 DEFAULT_WORKLOAD = "mlp-mnist"
 FALLBACK_WORKLOAD = "softmax-digits"
 PLATFORMS = ("twin",)
@@ -96,8 +98,8 @@ class RunConfig:
     seed: int = 0
     """Same seed, same run."""
 
-    max_epochs: Annotated[int, tyro.conf.arg(metavar="N")] = 500
-    """Most epochs."""
+    max_epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Most epochs. Default: 500."""
 
     max_time: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
     """Most seconds on the platform's clock. Default: no limit."""
@@ -174,10 +176,17 @@ def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
         if not ledger_path.exists() and not folder.events():
             ledger = Ledger(budget_usd, ledger_path)
         else:
-            ledger = Ledger.load(ledger_path, budget_usd)
+            ledger = _load_ledger(ledger_path, budget_usd)
         workload, _ = _load(saved)
         run = _assemble(saved, workload, parse_policy(saved.policy), budget_usd, folder.path, notes)
         return _train(run, folder, ledger, observer, stderr)
+
+
+def _load_ledger(path: Path, budget_usd: Decimal) -> Ledger:
+    try:
+        return Ledger.load(path, budget_usd)
+    except LedgerError as error:  # here the file is at fault, not Siren
+        raise RunFolderError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -243,7 +252,7 @@ def _assemble(
         seed=config.seed,
         budget_usd=budget_usd,
         target_loss=training.target_loss,
-        max_epochs=config.max_epochs,
+        max_epochs=limits.max_epochs,
         spends_money=platform.spends_money,
         folder=str(path),
         notes=notes,
@@ -288,14 +297,15 @@ def make_costing(world: World, job: Job) -> Costing:
 
 
 def _limits(config: RunConfig, workload: Workload) -> Limits:
-    if config.max_epochs < 1:
-        raise UsageError(f"--max-epochs {config.max_epochs} must be 1 or more")
+    max_epochs = DEFAULT_MAX_EPOCHS if config.max_epochs is None else config.max_epochs
+    if max_epochs < 1:
+        raise UsageError(f"--max-epochs {max_epochs} must be 1 or more")
     max_time = math.inf if config.max_time is None else config.max_time
     if not max_time > 0:
         raise UsageError(f"--max-time {max_time} must be a positive number of seconds")
     if config.seed < 0:
         raise UsageError(f"--seed {config.seed} must be 0 or more")
-    return Limits(workload.spec.training.target_loss, config.max_epochs, max_time)
+    return Limits(workload.spec.training.target_loss, max_epochs, max_time)
 
 
 def _train(run: _Run, folder: RunFolder, ledger: Ledger, observer: RunObserver, stderr: TextIO) -> RunSummary:
@@ -347,6 +357,8 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for key in ("budget", "out", "resume", "print_json"):
         del settings[key]
+    if config.world.endswith(".toml"):  # a resumed run may start in another folder
+        settings["world"] = str(Path(config.world).resolve())
     return settings
 
 
@@ -366,15 +378,26 @@ def _restore(folder: RunFolder, config: RunConfig) -> tuple[RunConfig, Decimal, 
         for key, kind in (("batch_rule", BatchRule), ("update_rule", UpdateRule), ("channel", ChannelKind)):
             settings[key] = kind(settings[key]) if settings[key] is not None else None
         saved = RunConfig(**settings)
+        _check_types(saved, budget_usd, notes)
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{folder.path}/config.json is damaged ({error}): start a new run") from error
-    default = RunConfig()
-    changed = {
-        key: getattr(config, key)
-        for key in ("max_epochs", "max_time")
-        if getattr(config, key) != getattr(default, key)
-    }
-    return dataclasses.replace(saved, **changed), Decimal(budget_usd), notes
+    given = {key: getattr(config, key) for key in ("max_epochs", "max_time")}
+    changed = {key: value for key, value in given.items() if value is not None}
+    return dataclasses.replace(saved, **changed), budget_usd, notes
+
+
+def _check_types(saved: RunConfig, budget_usd: object, notes: tuple[object, ...]) -> None:
+    """Refuses values that `_settings` cannot have written."""
+    number = int | float | None
+    kinds: dict[str, Any] = {"workload": str, "world": str, "platform": str, "policy": str, "seed": int}
+    kinds |= {"max_epochs": int | None, "max_time": number, "target_loss": number}
+    for key, kind in kinds.items():
+        if not isinstance(getattr(saved, key), kind):
+            raise TypeError(f"{key} is {getattr(saved, key)!r}")
+    if not (isinstance(budget_usd, Decimal) and budget_usd > 0):
+        raise TypeError(f"budget_usd is {budget_usd!r}")
+    if not all(isinstance(note, str) for note in notes):
+        raise TypeError(f"notes is {notes!r}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import numpy as np
 
 from siren.analysis.run_folder import RunFolder
 from siren.errors import BudgetError, PlatformError, RunFolderError, UsageError, WorkloadError
+from siren.money.amounts import exact
 from siren.money.bill import Bill
 from siren.money.ledger import Ledger
 from siren.money.pricer import RunTotals
@@ -151,7 +152,8 @@ class Trainer:
 
     def _begin(self) -> None:
         """Starts the platform, or takes up where the run folder ends."""
-        records = self._folder.events()
+        # An epoch that was lost on a platform that cannot replay it is paid, and has no line.
+        records = self._folder.events(outside_usd=self._ledger.bill["unconfirmed"])
         if not records and 0 not in self._folder.checkpoints():
             self._save_model(0, self._progress.initial_loss)
             self._checkpoint(0)
@@ -221,11 +223,13 @@ class Trainer:
 
     def _status(self, report: EpochReport, plan: EpochPlan) -> EpochStatus:
         bill = self._costing.pricer.price_epoch(report.usage, previous=self._totals)
+        with exact():
+            left_usd = self._ledger.left_usd + plan.reserve_usd - bill.total
         return EpochStatus(
             report=report,
             cost_usd=bill.total,
             bill=dict(bill),
-            budget_left_usd=self._ledger.left_usd + plan.reserve_usd - bill.total,
+            budget_left_usd=left_usd,
             elapsed_s=self._platform.clock_s,
         )
 

@@ -44,7 +44,13 @@ class TwinPlatform:
 
     def run_epoch(self, plan: EpochPlan) -> EpochReport:
         """See `Platform.run_epoch`."""
-        return self._twin.run_epoch(plan)
+        table, scalars = self._twin.environments.save()
+        try:
+            return self._twin.run_epoch(plan)
+        except BaseException:
+            # The epoch had taken its environments before a model raised, or somebody pressed Ctrl-C.
+            self._twin.environments.restore(table, scalars)
+            raise
 
     @property
     def params(self) -> NDArray[np.float32]:

@@ -283,19 +283,19 @@ def run_average(
     push = np.empty(len(first_sample) - 1, np.int64)
     applied, free_s = 0, 0.0
     for i in order:
-        free_s = max(free_s, arrive_s[i]) + times.service_s
         limit = starts.limit_s[i]
-        if hangs[i] >= 0:
-            end_s[i] = starts.kill_s[i]
-        elif arrive_s[i] > limit:
-            end_s[i] = limit
-        else:
-            end_s[i] = min(free_s, limit)
-            update_s[i] = free_s - (begin_s[i] + fetch_s[i] + compute_s[i])
-            done[i] = first_push[i + 1] - first_push[i]
-            for p in range(first_push[i], first_push[i + 1]):
-                push[applied] = p
-                applied += 1
+        if hangs[i] >= 0 or arrive_s[i] > limit:
+            end_s[i] = starts.kill_s[i] if hangs[i] >= 0 else limit
+            fetch_s[i] = min(fetch_s[i], end_s[i] - begin_s[i])
+            compute_s[i] = min(compute_s[i], end_s[i] - begin_s[i] - fetch_s[i])
+            continue
+        free_s = max(free_s, arrive_s[i]) + times.service_s
+        end_s[i] = min(free_s, limit)
+        update_s[i] = free_s - (begin_s[i] + fetch_s[i] + compute_s[i])
+        done[i] = first_push[i + 1] - first_push[i]
+        for p in range(first_push[i], first_push[i + 1]):
+            push[applied] = p
+            applied += 1
     return Trace(
         push[:applied],
         np.zeros(applied, np.int64),
@@ -305,7 +305,7 @@ def run_average(
         update_s,
         done,
         0,
-        end_s.max(),
+        max(free_s, end_s.max()),
     )
 
 

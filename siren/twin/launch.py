@@ -60,7 +60,8 @@ def launch(
     began_s += np.where(placement.cold, start.placement + init_s, start.warm)
     s3 = latency(world.channels[ChannelKind.S3], read=True)
     load_s = events.draw_latencies(rng, s3, n) + float(laws.load_s)
-    load_s = np.where(placement.load, load_s, 0.0)
+    # A worker that is still loading at its deadline stops there.
+    load_s = np.where(placement.load, np.minimum(load_s, plan.deadline_s), 0.0)
     sigma2 = math.log1p(cpu.function_noise**2)
     slowness = np.exp(math.sqrt(sigma2) * rng.standard_normal(n) - sigma2 / 2)
     hangs = np.full(n, -1, np.int64)

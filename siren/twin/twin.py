@@ -126,11 +126,12 @@ class Twin:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             params, sums, lost = self._replay(epoch, split, trace, rows)
             loss, accuracy = self.workload.evaluate(params)
-        outcome = Outcome(loss, accuracy, lost, sums)
-        course = Course(epoch, self.clock_s, plan, split, placement, began, now, trace, outcome)
-        told = report(self.costing, course)
-        killed = trace.end_s >= began.starts.kill_s
-        gone = {shard for shard, dead in zip(shards, killed.tolist(), strict=True) if dead}
+            outcome = Outcome(loss, accuracy, lost, sums)
+            course = Course(epoch, self.clock_s, plan, split, placement, began, now, trace, outcome)
+            told = report(self.costing, course)
+        # An environment is of no more use if its function was killed, or never held its shard.
+        lost_one = (trace.end_s >= began.starts.kill_s) | (began.starts.ready_s >= began.starts.limit_s)
+        gone = {shard for shard, dead in zip(shards, lost_one.tolist(), strict=True) if dead}
         self.environments.release(version, shards, self.clock_s + trace.barrier_s, gone)
         self.params, self.epoch = params, epoch
         self.clock_s += told.duration_s

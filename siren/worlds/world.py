@@ -42,6 +42,7 @@ Seconds = Annotated[float, _NonNegative, _quantity("s")]
 Rate = Annotated[float, _Positive, _quantity("1/s")]
 Bandwidth = Annotated[float, _Positive, _quantity("B/s")]
 Number = Annotated[float, _NonNegative, _quantity("1")]
+PositiveNumber = Annotated[float, _Positive, _quantity("1")]
 Fraction = Annotated[float, Field(ge=0, le=1), _quantity("1")]
 Count = Annotated[int, Field(ge=1), _quantity("1")]
 Bytes = Annotated[int, Field(ge=0), _quantity("B")]
@@ -98,7 +99,7 @@ class Cpu(_Section):
     """
 
     memory_per_vcpu: Megabytes
-    vcpus_max: Number
+    vcpus_max: PositiveNumber
     push_noise: Number
     function_noise: Number
     hang_probability: Fraction
@@ -160,7 +161,7 @@ class Store(_Section):
     write_sigma: Number
     tail_probability: Fraction
     tail_min: Seconds
-    tail_shape: Number
+    tail_shape: PositiveNumber
     tail_max: Seconds
     aggregate: Bandwidth
     service_base: Seconds
@@ -179,7 +180,7 @@ class Scheduler(_Section):
         latency: What it adds to a request's latency.
     """
 
-    vcpus: Number
+    vcpus: PositiveNumber
     bandwidth: Bandwidth
     latency: Seconds
 
@@ -253,6 +254,7 @@ def load_world(name: str) -> World:
         )
         raise WorldError(f"{path} breaks the schema of a world:\n{problems}") from error
     _check_order(path, world)
+    _check_channels(path, world)
     return world
 
 
@@ -261,3 +263,11 @@ def _check_order(path: Path, world: World) -> None:
         values = getattr(world.limits, key)
         if list(values) != sorted(set(values)) or values[0] < 1:
             raise WorldError(f"{path}: limits.{key} must be ascending and positive")
+
+
+def _check_channels(path: Path, world: World) -> None:
+    if ChannelKind.S3 not in world.channels:
+        raise WorldError(f"{path}: channels.s3 is missing; every job reads its training set from it")
+    for kind, store in world.channels.items():
+        if store.tail_max < store.tail_min:
+            raise WorldError(f"{path}: channels.{kind}: tail_max must not be below tail_min")
