@@ -154,41 +154,47 @@ class Trainer:
         """Starts the platform, or takes up where the run folder ends."""
         # An epoch that was lost on a platform that cannot replay it is paid, and has no line.
         records = self._folder.events(outside_usd=self._ledger.bill["unconfirmed"])
+        self._check_account(records)
         if not records and 0 not in self._folder.checkpoints():
             self._save_model(0, self._progress.initial_loss)
             self._checkpoint(0)
+        tensors, state = self._folder.read_checkpoint(len(records))
         self._settle_open(records)
         self._records = list(records)
         for record in records:
             self._totals = self._totals.after(record.status.report.usage)
-        tensors, state = self._folder.read_checkpoint(len(records))
         self._platform.restore(tensors, state["platform"])
         self._progress = _Progress(**state["run"])
+
+    def _check_account(self, records: tuple[EpochRecord, ...]) -> None:
+        """Refuses a ledger and events that are not of one moment, before anything is written."""
+        settled, reserved = self._ledger.settled, self._ledger.open_reservation
+        cure = "restore both from one copy, or start a new run"
+        for epoch in range(1, len(records) + 1):
+            if epoch not in settled and (reserved is None or reserved.epoch != epoch):
+                raise RunFolderError(
+                    f"{self._folder.path}: ledger.jsonl has no entry for epoch {epoch}, "
+                    f"events.jsonl has: {cure}"
+                )
+        confirmed = [epoch for epoch, bill in settled.items() if not bill["unconfirmed"]]
+        if max(confirmed, default=0) > len(records):
+            raise RunFolderError(
+                f"{self._folder.path}: ledger.jsonl has {max(confirmed)} epochs, events.jsonl "
+                f"{len(records)}: {cure}"
+            )
 
     def _settle_open(self, records: tuple[EpochRecord, ...]) -> None:
         """Closes what a killed process left open in the ledger."""
         open_reservation = self._ledger.open_reservation
-        if open_reservation is not None:
-            if open_reservation.epoch <= len(records):
-                self._ledger.settle(
-                    open_reservation.epoch, Bill(records[open_reservation.epoch - 1].status.bill)
-                )
-            elif self._platform.replays:
-                self._ledger.release_for_replay()
-            else:
-                self._ledger.charge_worst_case()
-        for record in records:
-            epoch = record.status.report.epoch
-            if epoch not in self._ledger.settled:
-                raise RunFolderError(
-                    f"{self._folder.path}: ledger.jsonl has no entry for epoch {epoch}, events.jsonl has: "
-                    "restore both from one copy, or start a new run"
-                )
-        if len(self._ledger.settled) > len(records) and self._platform.replays:
-            raise RunFolderError(
-                f"{self._folder.path}: ledger.jsonl has {len(self._ledger.settled)} epochs, events.jsonl "
-                f"{len(records)}: restore both from one copy, or start a new run"
-            )
+        if open_reservation is None:
+            return
+        if open_reservation.epoch <= len(records):
+            bill = Bill(records[open_reservation.epoch - 1].status.bill)
+            self._ledger.settle(open_reservation.epoch, bill)
+        elif self._platform.replays:
+            self._ledger.release_for_replay()
+        else:
+            self._ledger.charge_worst_case()
 
     def _loop(self, view: JobView) -> tuple[StopReason, str]:
         while True:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from siren.platforms.base import Platform
 from siren.types import Action, Decision, EpochRecord, Forecast
+from siren.units import MB_PER_GB
 from siren.workloads.spec import TrainingSpec
 from siren.worlds import laws
 from siren.worlds.costing import Costing, EpochPlan, Outlook
@@ -31,7 +32,8 @@ class Predictions:
     Attributes:
         functions, memory_mb: The actions.
         duration_s: Expected epoch time.
-        cost_usd: Expected bill.
+        marginal_usd: Expected bill of the epoch, without what the run as a whole is billed.
+        excess_usd: What the reservation exceeds the expected bill by.
         upper_s: High quantile of one function's time.
         handler_s: Expected time of one function.
     """
@@ -39,7 +41,8 @@ class Predictions:
     functions: NDArray[np.float64]
     memory_mb: NDArray[np.float64]
     duration_s: NDArray[np.float64]
-    cost_usd: NDArray[np.float64]
+    marginal_usd: NDArray[np.float64]
+    excess_usd: NDArray[np.float64]
     upper_s: NDArray[np.float64]
     handler_s: NDArray[np.float64]
 
@@ -103,21 +106,25 @@ class JobView:
         """The expected time and cost of each action in the present state of the run."""
         n = np.array([a.functions for a in actions], np.float64)
         m = np.array([a.memory_mb for a in actions], np.float64)
-        first = self.costing.expect(n, m, n, n)
-        starts = [
-            self._platform.expect_starts(action, next(self.costing.rungs(upper, 0.0)))
-            for action, upper in zip(actions, first.upper_s.tolist(), strict=True)
-        ]
+        costing, cold_start = self.costing, self.costing.expect(n, m, n, n)
+        timeouts = [next(costing.rungs(upper, 0.0)) for upper in cold_start.upper_s.tolist()]
+        starts = [self._platform.expect_starts(a, t) for a, t in zip(actions, timeouts, strict=True)]
         cold, loading = np.array(starts, np.float64).reshape(-1, 2).T
-        expected = self.costing.expect(n, m, cold, loading)
+        expected = costing.expect(n, m, cold, loading)
+        longest_s = np.array(timeouts) + costing.world.limits.init_max
         return Predictions(
             functions=n,
             memory_mb=m,
             duration_s=np.asarray(expected.duration_s),
-            cost_usd=self.costing.expected_usd(n, m, expected, self.outlook),
-            upper_s=np.asarray(first.upper_s),
+            marginal_usd=costing.marginal_usd(n, m, expected),
+            excess_usd=n * m / MB_PER_GB * (longest_s - expected.billed_s) * costing.usd_per_gb_s,
+            upper_s=np.asarray(cold_start.upper_s),
             handler_s=np.asarray(expected.handler_s),
         )
+
+    def cost_usd(self, p: Predictions, epochs: NDArray[np.float64] | float = 1.0) -> NDArray[np.float64]:
+        """The expected bill of so many epochs from now on."""
+        return epochs * p.marginal_usd + self.costing.standing_usd(epochs * p.duration_s, self.outlook)
 
     def plan(self, action: Action) -> EpochPlan | None:
         """The action with a timeout whose worst case fits what is left; None if none does."""
@@ -128,7 +135,7 @@ class JobView:
         """Worst case of the cheapest of these actions, with the shortest useful timeout."""
         p = self.predict(actions)
         worst = []
-        for k in np.argsort(p.cost_usd, kind="stable")[:CHEAPEST].tolist():
+        for k in np.argsort(p.marginal_usd, kind="stable")[:CHEAPEST].tolist():
             *_, timeout_s = self.costing.rungs(float(p.upper_s[k]), float(p.handler_s[k]))
             worst.append(self.costing.worst_case(actions[k], timeout_s, self.outlook))
         return min(worst)
@@ -150,7 +157,7 @@ class JobView:
         return Forecast(
             action=action,
             duration_s=float(p.duration_s[0]),
-            cost_usd=float(p.cost_usd[0]),
+            cost_usd=float(self.cost_usd(p)[0]),
             loss=loss,
             fits=plan is not None,
             note="" if plan else "its worst case does not fit the budget that is left",

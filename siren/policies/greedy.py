@@ -27,6 +27,9 @@ BACK_OFF, RECOVER = 0.5, 1.25
 EQUALLY_FAST = 0.97
 """Speeds whose ratio is above this count as equal, and the cheaper action wins."""
 
+UNKNOWN_EPOCHS = 10.0
+"""Epochs that a job is taken to need before its rate of progress is known."""
+
 MEMORY = 4
 """Epochs that the estimated rate of progress looks back on."""
 
@@ -71,7 +74,7 @@ class GreedyPolicy:
         reason = (
             f"{how} of {len(actions)} actions of at most {cap} functions with ${left:.4f} left: "
             f"{updates[chosen] / p.duration_s[chosen]:.3g} effective updates a second "
-            f"at ${p.cost_usd[chosen]:.3g}"
+            f"at ${p.marginal_usd[chosen]:.3g} an epoch"
         )
         return Decision(
             action=action,
@@ -96,12 +99,13 @@ def _rank(
     left = float(job.outlook.left_usd)
     speed = updates / p.duration_s
     distance = math.log(max(loss, job.training.target_loss) / job.training.target_loss)
-    epochs = np.maximum(1.0, distance / (rate * updates)) if rate > 0 else np.ones(len(updates))
-    lasting = p.cost_usd * epochs <= left
+    epochs = distance / (rate * updates) if rate > 0 else np.full(len(updates), UNKNOWN_EPOCHS)
+    epochs = np.maximum(1.0, epochs)
+    lasting = job.cost_usd(p, epochs) + p.excess_usd <= left
     if lasting.any():
         steps = np.floor(np.log(speed / speed[lasting].max()) / math.log(EQUALLY_FAST))
-        return np.lexsort((p.cost_usd, steps, ~lasting)), "fastest progress"
-    return np.argsort(p.cost_usd / updates, kind="stable"), "cheapest progress"
+        return np.lexsort((p.marginal_usd, steps, ~lasting)), "fastest progress"
+    return np.argsort(p.marginal_usd / updates, kind="stable"), "cheapest progress"
 
 
 def _loss_after(loss: float, rate: float, updates: float) -> float:

@@ -9,6 +9,7 @@ not n x model size.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple, Protocol
 
 import numba
@@ -202,7 +203,7 @@ def replay_average(
     mean = rules.Mean(len(params))
     owner = np.searchsorted(first_push, push, side="right")
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(push)], strict=True):
+    for start, stop in itertools.pairwise([*starts.tolist(), len(push)]):
         mine = push[start:stop]
         local = engine.replay(chain(mine, rate[start:stop]), first_sample, rows, params, sums)
         mean.add(local, float(first_sample[mine[-1] + 1] - first_sample[mine[0]]))
@@ -223,7 +224,7 @@ def replay_synchronous(
     model = params.copy()
     starts = np.flatnonzero(np.diff(step, prepend=-1))
     stride, half = every(len(push)), max(1, len(push) // 2)
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(push)], strict=True):
+    for start, stop in itertools.pairwise([*starts.tolist(), len(push)]):
         mean = rules.Mean(len(params))
         for k in range(start, stop):
             low, high = first_sample[push[k]], first_sample[push[k] + 1]

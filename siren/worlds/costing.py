@@ -83,30 +83,34 @@ class Costing:
         """The expected times and requests of an epoch; see `siren.worlds.expectation`."""
         return expect_epoch(self.world, self.job, functions, memory_mb, cold=cold, loading=loading)
 
-    def expected_usd(
-        self, functions: Floats, memory_mb: Floats, expected: ExpectedEpoch, outlook: Outlook
-    ) -> Floats:
-        """The expected bill of an epoch, in floats: for choosing, never for settling."""
-        rate = float(self.pricer.duration_tiers[0].usd)
-        gb_s = functions * memory_mb / MB_PER_GB * expected.billed_s
-        gb_s = gb_s + memory_mb / MB_PER_GB * expected.evaluate_billed_s
-        usd = gb_s * rate + self._flat_usd(functions, expected.duration_s, outlook)
-        puts = expected.s3_puts + (self.setup_puts if outlook.epoch == 1 else 0)
-        return np.asarray(
-            usd + puts * float(self.pricer.s3_put_usd) + expected.s3_gets * float(self.pricer.s3_get_usd)
-        )
+    def marginal_usd(self, functions: Floats, memory_mb: Floats, expected: ExpectedEpoch) -> Floats:
+        """The expected bill of an epoch without what is billed for the run as a whole.
 
-    def _flat_usd(self, functions: Floats, duration_s: Floats, outlook: Outlook) -> Floats:
-        """Requests, logs, stored data and started cache hours."""
-        calls = functions + (1 if self.job.evaluator_is_function else 0)
+        In floats: for choosing, never for settling.
+        """
+        pricer, calls = self.pricer, functions + (1 if self.job.evaluator_is_function else 0)
+        gb = memory_mb / MB_PER_GB
+        usd = gb * (functions * expected.billed_s + expected.evaluate_billed_s) * self.usd_per_gb_s
         log_gb = calls * self.world.billing.log_per_invocation / BYTES_PER_GB
-        usd = calls * float(self.pricer.request_usd) + log_gb * float(self.pricer.log_usd_per_gb)
-        storage = self.dataset_gb * float(self.pricer.s3_storage_usd_per_gb_month) / SECONDS_PER_MONTH
-        usd = usd + duration_s * storage
+        usd = usd + calls * float(pricer.request_usd) + log_gb * float(pricer.log_usd_per_gb)
+        storage_gb_s = expected.duration_s * self.dataset_gb
+        usd = usd + storage_gb_s * float(pricer.s3_storage_usd_per_gb_month) / SECONDS_PER_MONTH
+        puts, gets = expected.s3_puts, expected.s3_gets
+        return np.asarray(usd + puts * float(pricer.s3_put_usd) + gets * float(pricer.s3_get_usd))
+
+    def standing_usd(self, duration_s: Floats, outlook: Outlook) -> Floats:
+        """What the run as a whole is billed if it goes on so long: cache hours, storing the data."""
+        setup = self.setup_puts * float(self.pricer.s3_put_usd) if outlook.epoch == 1 else 0.0
+        usd = np.full(np.shape(duration_s), setup)
         if self.uses_cache:
             hours = np.ceil((outlook.elapsed_s + duration_s) / SECONDS_PER_HOUR) - outlook.totals.cache_hours
-            usd = usd + np.maximum(hours, 0.0) * float(self.pricer.cache_usd_per_h)
+            usd += np.maximum(hours, 0.0) * float(self.pricer.cache_usd_per_h)
         return usd
+
+    @property
+    def usd_per_gb_s(self) -> float:
+        """The dearest price of a GB-second."""
+        return float(self.pricer.duration_tiers[0].usd)
 
     def rungs(self, upper_s: float, expected_s: float) -> Iterator[int]:
         """Timeouts worth trying: the rung that covers `upper_s`, then shorter ones above `expected_s`."""
