@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 
@@ -176,10 +176,10 @@ def _pricing_client() -> PricingClient:
         connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 3, "mode": "standard"}
     )
     try:
-        client: PricingClient = boto3.client("pricing", region_name=PRICING_REGION, config=settings)
+        client = boto3.client("pricing", region_name=PRICING_REGION, config=settings)
     except BotoCoreError as error:
         raise _aws_error(error) from error
-    return client
+    return cast("PricingClient", client)
 
 
 def _read_prices(client: PricingClient, book: PriceBook, region: str) -> list[PriceEntry]:

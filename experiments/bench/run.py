@@ -96,8 +96,8 @@ def against_plain_loop(repeats: int, functions: int = 10) -> dict[str, float]:
 def versions_kept(repeats: int) -> dict[str, float]:
     """Parameter vectors that the twin keeps at once, by number of functions."""
     del repeats
-    from siren.hsp import quotas  # noqa: PLC0415
-    from siren.twin import events, replay  # noqa: PLC0415
+    from siren.hsp import quotas
+    from siren.twin import events, replay
 
     found = {}
     none = events.Latency(0.0005, 0.2, 0.0, 0.0, 2.0, 0.0)
@@ -105,7 +105,10 @@ def versions_kept(repeats: int) -> dict[str, float]:
         pushes = 3000
         first_push = np.arange(functions + 1) * pushes // functions
         starts = events.Starts(
-            np.arange(functions) / 600, *(np.full(functions, 1e3),) * 2, np.ones(functions), np.full(functions, -1)
+            np.arange(functions) / 600,
+            *(np.full(functions, 1e3),) * 2,
+            np.ones(functions),
+            np.full(functions, -1),
         )
         times = events.Times(none, none, 0.003, 0.0005, 0.0, 0.0005, 0.0, 0.03, 0)
         split = quotas.Quotas(first_push, np.arange(pushes + 1))

@@ -259,7 +259,8 @@ def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
     """Ticks at 1, 2 and 5 (at 1 over many decades), written as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_ylim(low / 1.25, high * 1.25)
+    room = max(high / low, 1.0001) ** 0.12  # the same share of the axis, however far the loss falls
+    axes.set_ylim(low / room, high * room)
     subs = (1.0, 2.0, 5.0) if high / low < 1e4 else (1.0,)
     axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

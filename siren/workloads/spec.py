@@ -61,6 +61,8 @@ class TrainingSpec(_Section):
         pushes_per_function: k, pushes of one function in an epoch under `split`.
         update_rule: What a push does to the shared model.
         channel: Where parameters travel.
+        optimizer: `sgd`. Momentum and Adam are refused: what their state means when pushes are
+            asynchronous is not defined yet.
         learning_rate: Step size of SGD for a push of `batch_size` samples.
         learning_rate_steps: (epoch, factor) pairs: from that epoch on the rate is multiplied by
             the factor, cumulatively.
@@ -78,6 +80,7 @@ class TrainingSpec(_Section):
     pushes_per_function: Count = 4
     update_rule: UpdateRule = UpdateRule.ADDITIVE
     channel: ChannelKind = ChannelKind.REDIS
+    optimizer: Literal["sgd"] = "sgd"
     learning_rate: Positive
     learning_rate_steps: tuple[tuple[Count, Positive], ...] = ()
     split_learning_rate: Literal["none", "sqrt", "linear"] = "none"
