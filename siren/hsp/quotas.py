@@ -61,3 +61,10 @@ def divide(job: Job, functions: int) -> Quotas:
     pushes = functions * job.pushes_per_function
     first_push = np.arange(functions + 1, dtype=np.int64) * job.pushes_per_function
     return Quotas(first_push, np.arange(pushes + 1, dtype=np.int64) * job.samples // pushes)
+
+
+def first_shard(job: Job, functions: int) -> int:
+    """Samples of the first function's shard, without dividing the whole epoch."""
+    if job.batch_rule is BatchRule.CONSTANT:
+        return -(-(job.samples // job.batch_size) // functions) * job.batch_size
+    return job.samples // functions

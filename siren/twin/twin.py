@@ -142,9 +142,8 @@ class Twin:
         n = action.functions
         window = (self.epoch * self.job.samples) % self.job.dataset_samples
         held = self.environments.warm((action.memory_mb, timeout_s), self.clock_s)
-        first = quotas.divide(self.job, n).shards[1]
         cold = max(0, n - len(held))
-        return cold, cold if (window, int(first)) in held else n
+        return cold, cold if (window, quotas.first_shard(self.job, n)) in held else n
 
     def _shards(self, split: quotas.Quotas, window: int) -> list[Shard]:
         bounds = split.shards

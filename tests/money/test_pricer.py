@@ -38,7 +38,7 @@ def test_an_epoch_is_billed_item_by_item() -> None:
         evaluator_memory_mb=2048,
         s3_puts=1000,
         s3_gets=10_000,
-        s3_gb_s=30 * 86400.0,
+        s3_gb_s=28 * 86400.0,
         log_bytes=1 << 29,
         cache_s=3600.5,
     )
