@@ -24,7 +24,10 @@ from siren.worlds.world import Store
 PAIRS = sorted((channel, rule) for channel, rules in RULES_OF_CHANNEL.items() for rule in rules)
 """Every update rule over every channel that carries it."""
 
-load_world_once = functools.cache(load_world)
+
+@functools.cache
+def _shipped_worlds() -> tuple[World, ...]:
+    return tuple(load_world(name) for name in world_names())
 
 
 @functools.cache
@@ -42,7 +45,7 @@ def pricer_of(architecture: str, granularity_ms: int, init_billed: bool, node: s
 
 def draw_world(rng: random.Random, *, hang_probability: float | None = None) -> World:
     """A shipped world with other limits, laws of time and billing rules."""
-    world = load_world_once(rng.choice(world_names()))
+    world = rng.choice(_shipped_worlds())
     sizes = [m for m in world.limits.memory_grid if m >= 128]
     grid = tuple(sorted(rng.sample(sizes, min(len(sizes), rng.randint(1, 4)))))
     rungs = tuple(sorted(rng.sample(range(1, 901), rng.randint(1, 8))))
@@ -141,12 +144,12 @@ def costing_of(world: World, job: Job) -> Costing:
 
 
 def draw_budget(rng: random.Random, costing: Costing) -> Decimal:
-    """A budget that pays some epochs of the job: from a fraction of one to many; up to a billion."""
+    """A budget that pays from less than one epoch of the job to many; now and then millions."""
     n = rng.randint(1, min(costing.job.functions_max, costing.world.limits.functions_max))
     m, timeout_s = rng.choice(costing.world.limits.memory_grid), costing.world.limits.timeout_rungs[0]
     gb_s = n * m / MB_PER_GB * (timeout_s + costing.world.limits.init_max)
     usd = gb_s * float(costing.pricer.duration_tiers[0].usd) + float(costing.pricer.cache_usd_per_h)
-    usd *= 10 ** rng.uniform(-0.3, 1.2)
+    usd *= 10 ** rng.uniform(-0.1, 1.3)
     if rng.random() < 0.05:
         usd = 10 ** rng.uniform(5, 8.9)
     return Decimal(max(1, math.ceil(usd * 1e6))) / 1_000_000

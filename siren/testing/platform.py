@@ -146,7 +146,7 @@ class PlatformConformance:
                 plan = subject.plan(action, timeout_s, outlook)
                 report = platform.run_epoch(plan)
                 bounds = subject.costing.bounds(action, timeout_s, outlook)
-                _check_usage(report.usage, subject.costing.pricer.worst_usage(bounds))
+                check_usage(report.usage, subject.costing.pricer.worst_usage(bounds))
                 bill = subject.costing.pricer.price_epoch(report.usage, previous=totals)
                 assert bill.total <= plan.reserve_usd
                 totals = totals.after(report.usage)
@@ -261,7 +261,8 @@ class PlatformConformance:
         platform.close()
 
 
-def _check_usage(used: Usage, most: Usage) -> None:
+def check_usage(used: Usage, most: Usage) -> None:
+    """Asserts that no quantity exceeds its bound."""
     assert used.memory_mb == most.memory_mb
     assert used.ephemeral_mb <= most.ephemeral_mb
     assert used.evaluator_memory_mb in (0, most.evaluator_memory_mb)

@@ -28,13 +28,13 @@ SPEC: dict[str, Any] = {
         "licence": "none",
     },
     "training": {
-        "target_loss": 0.45,
+        "target_loss": 0.47,
         "batch_rule": "constant",
         "batch_size": 10,
         "pushes_per_function": 4,
         "update_rule": "additive",
         "channel": "redis",
-        "learning_rate": 0.2,
+        "learning_rate": 0.05,
     },
     "cost": {
         "seconds_per_sample": 1e-3,
