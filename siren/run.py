@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
 import signal
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import tyro
 from threadpoolctl import threadpool_limits
@@ -23,7 +22,6 @@ from siren.analysis.console import observer_for
 from siren.analysis.run_folder import RunFolder, new_run_path
 from siren.analysis.system import system_facts
 from siren.errors import (
-    ChannelError,
     DatasetError,
     LedgerError,
     PlatformError,
@@ -35,11 +33,11 @@ from siren.errors import (
 )
 from siren.money.amounts import parse_budget
 from siren.money.ledger import Ledger
-from siren.money.price_book import load_price_book
-from siren.money.pricer import Pricer, RunTotals
+from siren.money.pricer import RunTotals
 from siren.platforms.base import Platform
 from siren.platforms.twin import TwinPlatform
 from siren.policies import JobView, Policy, parse_policy
+from siren.settings import RunSettings, given_settings, saved_settings
 from siren.training import Limits, Trainer, preflight
 from siren.twin.twin import job_of
 from siren.types import BatchRule, ChannelKind, RunHeader, RunObserver, RunSummary, StopReason, UpdateRule
@@ -47,16 +45,20 @@ from siren.workloads.datasets import DatasetUnavailableError
 from siren.workloads.registry import load_workload, workload_names
 from siren.workloads.workload import Workload
 from siren.worlds import World, load_world
-from siren.worlds.costing import Costing, Outlook
-from siren.worlds.laws import RULES_OF_CHANNEL, Job
+from siren.worlds.costing import Costing, Outlook, make_costing
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MAX_EPOCHS = 500
 DEFAULT_WORKLOAD = "mlp-mnist"
 FALLBACK_WORKLOAD = "softmax-digits"
 PLATFORMS = ("twin",)
 LEDGER = "ledger.jsonl"
+
+NOT_SETTINGS = ("budget", "out", "resume", "print_json")
+"""Options that do not decide a run's course."""
+
+RESUMABLE = ("resume", "max_epochs", "max_time", "print_json")
+"""Options that may be given with --resume."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,15 @@ class RunConfig:
     workload: Annotated[str | None, tyro.conf.arg(metavar="NAME|FOLDER")] = None
     """What to train: a folder under workloads/, or the path of your own. Default: mlp-mnist."""
 
-    world: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "aws-2026"
-    """Prices, limits and laws of time: a file under envs/, or the path of your own."""
+    world: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+    """Prices, limits and laws of time: a file under envs/, or the path of your own. Default:
+    aws-2026."""
 
-    platform: Annotated[str, tyro.conf.arg(metavar="NAME")] = "twin"
-    """Where epochs run: twin."""
+    platform: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Where epochs run: twin, which is also the default."""
 
-    policy: Annotated[str, tyro.conf.arg(metavar="POLICY")] = "greedy"
-    """Who decides each epoch: greedy, or fixed:FUNCTIONSxMEMORY (memory in MB)."""
+    policy: Annotated[str | None, tyro.conf.arg(metavar="POLICY")] = None
+    """Who decides each epoch: greedy, or fixed:FUNCTIONSxMEMORY (memory in MB). Default: greedy."""
 
     target_loss: Annotated[float | None, tyro.conf.arg(metavar="LOSS")] = None
     """Held-out loss at which the job is done. Default: the workload's."""
@@ -95,8 +98,8 @@ class RunConfig:
     channel: ChannelKind | None = None
     """Where parameters travel. Default: the workload's."""
 
-    seed: int = 0
-    """Same seed, same run."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Same seed, same run. Default: 0."""
 
     max_epochs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Most epochs. Default: 500."""
@@ -128,6 +131,8 @@ def main(config: RunConfig, stdout: TextIO | None = None, stderr: TextIO | None 
         # A user's model may print: stdout is for results, with --json for one object alone.
         with threadpool_limits(1), contextlib.redirect_stdout(stderr):
             summary = _resume(config, stdout, stderr) if config.resume else _start(config, stdout, stderr)
+        if config.print_json and summary.stop_reason in (StopReason.USAGE_ERROR, StopReason.PLATFORM_FAILURE):
+            _fail(stderr, summary.stop_detail, summary.stop_reason)
         return summary.stop_reason.exit_code
     except (UsageError, WorkloadError, DatasetError) as error:
         return _fail(stderr, error, StopReason.USAGE_ERROR)
@@ -147,39 +152,50 @@ def _fail(stderr: TextIO, error: object, reason: StopReason) -> int:
 def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
     if config.budget is None:
         raise UsageError("give a budget in dollars, e.g. `python -m siren.run --budget 2.00`")
-    budget_usd = parse_budget(config.budget)
-    policy = parse_policy(config.policy)
-    workload, notes = _load(config)
+    options = {k: v for k, v in vars(config).items() if k not in NOT_SETTINGS and v is not None}
+    settings = given_settings(
+        {"workload": DEFAULT_WORKLOAD, **options, "budget_usd": parse_budget(config.budget)}
+    )
+    policy, world = _check(settings)
+    workload, notes = _load(settings, may_fall_back=config.workload is None)
     path = config.out or new_run_path(Path("runs"), workload.name)
-    run = _assemble(config, workload, policy, budget_usd, path, notes)
+    settings = settings.model_copy(
+        update={"workload": _reference(workload), "world": _absolute(settings.world), "notes": notes}
+    )
+    run = _assemble(settings, workload, policy, world, path)
     preflight(policy, run.view)
-    settings = {
-        **_settings(config),
-        "budget_usd": budget_usd,
-        "workload": _reference(workload),
-        "notes": list(notes),
-    }
-    folder = RunFolder.create(path, settings, system_facts())
+    folder = RunFolder.create(path, settings.to_json(), system_facts())
     with folder.lock():
-        ledger = Ledger(budget_usd, folder.path / LEDGER)
+        ledger = Ledger(settings.budget_usd, folder.path / LEDGER)
         return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
 
 
 def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
     assert config.resume is not None
-    _check_resume(config)
+    for key, value in vars(config).items():
+        if key not in RESUMABLE and value is not None:
+            option = key.replace("_", "-")
+            raise UsageError(f"--{option} cannot be changed on --resume: leave it out, or start a new run")
     folder = RunFolder.open(config.resume)
+    changes = {"max_epochs": config.max_epochs, "max_time": config.max_time}
+    settings = saved_settings(folder.config, str(folder.path), changes)
     with folder.lock():
-        saved, budget_usd, notes = _restore(folder, config)
-        observer = observer_for(config.print_json, stdout, stderr)
         ledger_path = folder.path / LEDGER
         if not ledger_path.exists() and not folder.events():
-            ledger = Ledger(budget_usd, ledger_path)
+            ledger = Ledger(settings.budget_usd, ledger_path)
         else:
-            ledger = _load_ledger(ledger_path, budget_usd)
-        workload, _ = _load(saved)
-        run = _assemble(saved, workload, parse_policy(saved.policy), budget_usd, folder.path, notes)
-        return _train(run, folder, ledger, observer, stderr)
+            ledger = _load_ledger(ledger_path, settings.budget_usd)
+        policy, world = _check(settings)
+        workload, _ = _load(settings, may_fall_back=False)
+        run = _assemble(settings, workload, policy, world, folder.path)
+        return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
+
+
+def _check(settings: RunSettings) -> tuple[Policy, World]:
+    """What can be refused before data is loaded."""
+    if settings.platform not in PLATFORMS:
+        raise UnknownNameError("platform", settings.platform, PLATFORMS)
+    return parse_policy(settings.policy), load_world(settings.world)
 
 
 def _load_ledger(path: Path, budget_usd: Decimal) -> Ledger:
@@ -203,40 +219,24 @@ class _Run:
     view: JobView
 
 
-def _load(config: RunConfig) -> tuple[Workload, tuple[str, ...]]:
+def _load(settings: RunSettings, *, may_fall_back: bool) -> tuple[Workload, tuple[str, ...]]:
     """The workload, and what the user must be told about it."""
-    overrides = {
-        "target_loss": config.target_loss,
-        "batch_rule": config.batch_rule,
-        "update_rule": config.update_rule,
-        "channel": config.channel,
-    }
-    if config.workload is not None:
-        return load_workload(config.workload, overrides=overrides), ()
     try:
-        return load_workload(DEFAULT_WORKLOAD, overrides=overrides), ()
+        return load_workload(settings.workload, overrides=settings.overrides), ()
     except DatasetUnavailableError as error:
+        if not may_fall_back:
+            raise
         log.info("%s", error)
         note = (
             f"MNIST cannot be fetched here, so {FALLBACK_WORKLOAD} is trained instead of {DEFAULT_WORKLOAD}"
         )
-        return load_workload(FALLBACK_WORKLOAD, overrides={**overrides, "target_loss": None}), (note,)
+        overrides = {**settings.overrides, "target_loss": None}
+        return load_workload(FALLBACK_WORKLOAD, overrides=overrides), (note,)
 
 
-def _assemble(
-    config: RunConfig,
-    workload: Workload,
-    policy: Policy,
-    budget_usd: Decimal,
-    path: Path,
-    notes: tuple[str, ...],
-) -> _Run:
-    if config.platform not in PLATFORMS:
-        raise UnknownNameError("platform", config.platform, PLATFORMS)
-    limits = _limits(config, workload)
-    world = load_world(config.world)
+def _assemble(settings: RunSettings, workload: Workload, policy: Policy, world: World, path: Path) -> _Run:
     costing = make_costing(world, job_of(workload))
-    platform = TwinPlatform(workload, costing, config.seed)
+    platform = TwinPlatform(workload, costing, settings.seed)
     initial = platform.start()
     training = workload.spec.training
     header = RunHeader(
@@ -249,63 +249,18 @@ def _assemble(
         batch_rule=training.batch_rule,
         update_rule=training.update_rule,
         channel=training.channel,
-        seed=config.seed,
-        budget_usd=budget_usd,
+        seed=settings.seed,
+        budget_usd=settings.budget_usd,
         target_loss=training.target_loss,
-        max_epochs=limits.max_epochs,
+        max_epochs=settings.max_epochs,
         spends_money=platform.spends_money,
         folder=str(path),
-        notes=notes,
+        notes=settings.notes,
     )
-    view = JobView(costing, platform, training, initial[0], Outlook(0.0, 1, RunTotals(), budget_usd))
+    max_time_s = math.inf if settings.max_time is None else settings.max_time
+    limits = Limits(training.target_loss, settings.max_epochs, max_time_s)
+    view = JobView(costing, platform, training, initial[0], Outlook(0.0, 1, RunTotals(), settings.budget_usd))
     return _Run(workload, costing, platform, policy, header, limits, initial, view)
-
-
-def make_costing(world: World, job: Job) -> Costing:
-    """The laws and prices of a job in a world.
-
-    Raises:
-        ChannelError: The update rule and the channel do not go together.
-        PriceError: The world names a region, architecture or cache node without a known price.
-    """
-    store = world.channels.get(job.channel)
-    if store is None:
-        raise ChannelError(
-            f"world {world.name} has no channel {job.channel}: choose one of {', '.join(world.channels)}"
-        )
-    if job.update_rule not in RULES_OF_CHANNEL[job.channel]:
-        rules = ", ".join(sorted(RULES_OF_CHANNEL[job.channel]))
-        raise ChannelError(
-            f"update rule {job.update_rule} cannot run over channel {job.channel}, which has no atomic add: "
-            f"choose --channel redis, or --update-rule {rules}"
-        )
-    if job.model_bytes > store.max_bytes:
-        raise ChannelError(
-            f"the model has {job.model_bytes:,} bytes, channel {job.channel} carries at most "
-            f"{store.max_bytes:,}: choose another channel"
-        )
-    billing = world.billing
-    pricer = Pricer(
-        load_price_book(),
-        region=billing.region,
-        architecture=billing.architecture,
-        granularity_ms=billing.granularity,
-        init_billed=billing.init_billed,
-        cache_node=store.node or None,
-    )
-    return Costing(world, job, pricer)
-
-
-def _limits(config: RunConfig, workload: Workload) -> Limits:
-    max_epochs = DEFAULT_MAX_EPOCHS if config.max_epochs is None else config.max_epochs
-    if max_epochs < 1:
-        raise UsageError(f"--max-epochs {max_epochs} must be 1 or more")
-    max_time = math.inf if config.max_time is None else config.max_time
-    if not max_time > 0:
-        raise UsageError(f"--max-time {max_time} must be a positive number of seconds")
-    if config.seed < 0:
-        raise UsageError(f"--seed {config.seed} must be 0 or more")
-    return Limits(workload.spec.training.target_loss, max_epochs, max_time)
 
 
 def _train(run: _Run, folder: RunFolder, ledger: Ledger, observer: RunObserver, stderr: TextIO) -> RunSummary:
@@ -352,52 +307,9 @@ def _reference(workload: Workload) -> str:
     return workload.name if workload.name in workload_names() else str(workload.folder)
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    """The config as JSON, without what belongs to one process."""
-    settings = dataclasses.asdict(config)
-    for key in ("budget", "out", "resume", "print_json"):
-        del settings[key]
-    if config.world.endswith(".toml"):  # a resumed run may start in another folder
-        settings["world"] = str(Path(config.world).resolve())
-    return settings
-
-
-def _check_resume(config: RunConfig) -> None:
-    free = {"resume", "max_epochs", "max_time", "print_json"}
-    for field in dataclasses.fields(config):
-        if field.name not in free and getattr(config, field.name) != field.default:
-            name = field.name.replace("_", "-")
-            raise UsageError(f"--{name} cannot be changed on --resume: leave it out, or start a new run")
-
-
-def _restore(folder: RunFolder, config: RunConfig) -> tuple[RunConfig, Decimal, tuple[str, ...]]:
-    """The saved config, with what may change on resume; the budget; the notes."""
-    settings = dict(folder.config)
-    try:
-        budget_usd, notes = settings.pop("budget_usd"), tuple(settings.pop("notes"))
-        for key, kind in (("batch_rule", BatchRule), ("update_rule", UpdateRule), ("channel", ChannelKind)):
-            settings[key] = kind(settings[key]) if settings[key] is not None else None
-        saved = RunConfig(**settings)
-        _check_types(saved, budget_usd, notes)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(f"{folder.path}/config.json is damaged ({error}): start a new run") from error
-    given = {key: getattr(config, key) for key in ("max_epochs", "max_time")}
-    changed = {key: value for key, value in given.items() if value is not None}
-    return dataclasses.replace(saved, **changed), budget_usd, notes
-
-
-def _check_types(saved: RunConfig, budget_usd: object, notes: tuple[object, ...]) -> None:
-    """Refuses values that `_settings` cannot have written."""
-    number = int | float | None
-    kinds: dict[str, Any] = {"workload": str, "world": str, "platform": str, "policy": str, "seed": int}
-    kinds |= {"max_epochs": int | None, "max_time": number, "target_loss": number}
-    for key, kind in kinds.items():
-        if not isinstance(getattr(saved, key), kind):
-            raise TypeError(f"{key} is {getattr(saved, key)!r}")
-    if not (isinstance(budget_usd, Decimal) and budget_usd > 0):
-        raise TypeError(f"budget_usd is {budget_usd!r}")
-    if not all(isinstance(note, str) for note in notes):
-        raise TypeError(f"notes is {notes!r}")
+def _absolute(world: str) -> str:
+    """What `--world` takes to find the same world from any folder."""
+    return str(Path(world).resolve()) if world.endswith(".toml") else world
 
 
 if __name__ == "__main__":

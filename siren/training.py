@@ -4,9 +4,10 @@ The order in which an epoch reaches the disk makes a kill at any moment harmless
 
     1. the reservation, in `ledger.jsonl`
     2. the epoch runs
-    3. the best model and the checkpoint
+    3. the checkpoint
     4. the epoch's line in `events.jsonl`: the commit
-    5. the settlement, in `ledger.jsonl`
+    5. the model, if it is the best one so far
+    6. the settlement, in `ledger.jsonl`
 
 On resume an epoch without its line did not happen: a platform that replays it bit for bit gives
 the reservation back, any other charges it in full. An epoch with its line is settled if that is
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from siren.analysis.run_folder import RunFolder
-from siren.errors import BudgetError, PlatformError, RunFolderError, UsageError, WorkloadError
+from siren.errors import ActionError, BudgetError, PlatformError, RunFolderError, UsageError, WorkloadError
 from siren.money.amounts import exact
 from siren.money.bill import Bill
 from siren.money.ledger import Ledger
@@ -156,7 +157,6 @@ class Trainer:
         records = self._folder.events(outside_usd=self._ledger.bill["unconfirmed"])
         self._check_account(records)
         if not records and 0 not in self._folder.checkpoints():
-            self._save_model(0, self._progress.initial_loss)
             self._checkpoint(0)
         tensors, state = self._folder.read_checkpoint(len(records))
         self._settle_open(records)
@@ -165,6 +165,8 @@ class Trainer:
             self._totals = self._totals.after(record.status.report.usage)
         self._platform.restore(tensors, state["platform"])
         self._progress = _Progress(**state["run"])
+        if self._progress.best_epoch == len(records):  # killed before it was saved, perhaps
+            self._save_model(len(records), self._progress.best_loss)
 
     def _check_account(self, records: tuple[EpochRecord, ...]) -> None:
         """Refuses a ledger and events that are not of one moment, before anything is written."""
@@ -211,6 +213,9 @@ class Trainer:
             self._ledger.reserve(epoch, plan.reserve_usd)
             try:
                 report = self._platform.run_epoch(plan)
+            except ActionError:  # refused before anything was launched
+                self._ledger.release_for_replay()
+                raise
             except BaseException:
                 self._abandon()
                 raise
@@ -243,9 +248,10 @@ class Trainer:
         report = record.status.report
         if report.loss < self._progress.best_loss:
             self._progress.best_loss, self._progress.best_epoch = report.loss, report.epoch
-            self._save_model(report.epoch, report.loss)
         self._checkpoint(report.epoch)
         self._folder.append(record)
+        if self._progress.best_epoch == report.epoch:
+            self._save_model(report.epoch, report.loss)
         self._ledger.settle(report.epoch, Bill(record.status.bill))
         self._records.append(record)
         self._totals = self._totals.after(report.usage)

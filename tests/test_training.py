@@ -147,7 +147,8 @@ def test_a_failed_epoch_ends_the_run_and_keeps_what_was_earned(tmp_path, error, 
     assert witness.told[-2:] == ["closed", "finished"]
     ledger = Ledger.load(tmp_path / "run" / "ledger.jsonl", BUDGET)
     assert ledger.open_reservation is None
-    assert ledger.bill["unconfirmed"] == (0 if replays else platform.launched[-1].reserve_usd)
+    launched = not replays and not isinstance(error, ActionError)  # a refused action cost nothing
+    assert ledger.bill["unconfirmed"] == (platform.launched[-1].reserve_usd if launched else 0)
     resumed = trainer_on(tmp_path / "run", FakePlatform(COSTING, losses=(0.9, 0.8, 0.05))).run()
     assert resumed.stop_reason is StopReason.TARGET_REACHED
     assert resumed.epochs == 3

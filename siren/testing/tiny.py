@@ -9,7 +9,6 @@ from typing import Any
 
 import simplejson
 
-from siren.run import make_costing
 from siren.testing import tiny_model
 from siren.twin.twin import job_of
 from siren.workloads.datasets import Splits
@@ -17,7 +16,7 @@ from siren.workloads.datasets.splits import shuffled
 from siren.workloads.spec import WorkloadSpec
 from siren.workloads.workload import Workload
 from siren.worlds import World, load_world
-from siren.worlds.costing import Costing
+from siren.worlds.costing import Costing, make_costing
 
 SPEC: dict[str, Any] = {
     "title": "logistic regression on points around a line",

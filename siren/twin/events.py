@@ -199,9 +199,10 @@ def run_asynchronous(  # noqa: PLR0912, PLR0915 - one state machine, read best i
             end_s[i], ended = starts.kill_s[i], True
         elif now > limit and phase[i] != _APPLY:
             end_s[i], ended = max(limit, begin_s[i]), True
-            beyond_s = max(0.0, since_s[i] - end_s[i])
-            fetch_s[i] -= max(0.0, beyond_s - compute_s[i])
-            compute_s[i] = max(0.0, compute_s[i] - beyond_s)
+            if phase[i] == _ARRIVE:  # its fetch and gradient were counted in full
+                beyond_s = max(0.0, since_s[i] - end_s[i])
+                fetch_s[i] -= max(0.0, beyond_s - compute_s[i])
+                compute_s[i] = max(0.0, compute_s[i] - beyond_s)
         elif phase[i] == _READ:
             version[i] = seen[i] = applied
             arrived = now + times.transfer_s

@@ -10,6 +10,8 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
+from siren.errors import ChannelError
+from siren.money.price_book import load_price_book
 from siren.money.pricer import EpochBounds, Pricer, RunTotals
 from siren.types import Action, ChannelKind, UpdateRule
 from siren.units import BYTES_PER_MB, MB_PER_GB, SECONDS_PER_HOUR, SECONDS_PER_MONTH
@@ -203,3 +205,38 @@ class Costing:
             return steps * (n + 1) + 1, steps * 2 * n + loads + 1
         attempts = pushes + n * (1 + self.retry_limit(Action(n, 0)))
         return attempts + 1, attempts + loads + 1
+
+
+def make_costing(world: World, job: Job) -> Costing:
+    """The laws and prices of a job in a world.
+
+    Raises:
+        ChannelError: The update rule and the channel do not go together.
+        PriceError: The world names a region, architecture or cache node without a known price.
+    """
+    store = world.channels.get(job.channel)
+    if store is None:
+        raise ChannelError(
+            f"world {world.name} has no channel {job.channel}: choose one of {', '.join(world.channels)}"
+        )
+    if job.update_rule not in laws.RULES_OF_CHANNEL[job.channel]:
+        rules = ", ".join(sorted(laws.RULES_OF_CHANNEL[job.channel]))
+        raise ChannelError(
+            f"update rule {job.update_rule} cannot run over channel {job.channel}, which has no atomic add: "
+            f"choose --channel redis, or --update-rule {rules}"
+        )
+    if job.model_bytes > store.max_bytes:
+        raise ChannelError(
+            f"the model has {job.model_bytes:,} bytes, channel {job.channel} carries at most "
+            f"{store.max_bytes:,}: choose another channel"
+        )
+    billing = world.billing
+    pricer = Pricer(
+        load_price_book(),
+        region=billing.region,
+        architecture=billing.architecture,
+        granularity_ms=billing.granularity,
+        init_billed=billing.init_billed,
+        cache_node=store.node or None,
+    )
+    return Costing(world, job, pricer)
