@@ -286,6 +286,8 @@ def _interruptible(trainer: Trainer, stderr: TextIO) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the run after its epoch, the second at once."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if trainer.ended:
+            return
         if trainer.interrupted:
             raise KeyboardInterrupt
         trainer.interrupted = True
@@ -313,4 +315,8 @@ def _absolute(world: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(RunConfig, prog="python -m siren.run", config=(tyro.conf.EnumChoicesFromValues,))))
+    exit_code = main(
+        tyro.cli(RunConfig, prog="python -m siren.run", config=(tyro.conf.EnumChoicesFromValues,))
+    )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is written; only the interpreter has to end
+    sys.exit(exit_code)

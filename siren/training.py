@@ -85,6 +85,7 @@ class Trainer:
 
     Attributes:
         interrupted: Set it, e.g. from a signal handler, to end the run after its epoch.
+        ended: No further epoch will run.
 
     Args:
         platform: Where epochs run.
@@ -122,6 +123,7 @@ class Trainer:
         self._totals = RunTotals()
         self._progress = _Progress(*initial, initial[0], 0, 0.0)
         self.interrupted = False
+        self.ended = False
         self._began = time.monotonic()
 
     def run(self) -> RunSummary:
@@ -145,6 +147,7 @@ class Trainer:
         except KeyboardInterrupt:
             reason, detail = StopReason.INTERRUPTED, "interrupted inside an epoch, which will be run again"
         finally:
+            self.ended = True
             self._observer.close()
         summary = self._summary(reason, detail)
         self._folder.write_summary(summary)

@@ -19,12 +19,11 @@ import numpy as np
 import tyro
 from threadpoolctl import threadpool_limits
 
-from siren.run import make_costing
 from siren.twin.twin import Twin, job_of
 from siren.types import Action
 from siren.workloads.registry import load_workload
 from siren.worlds import load_world
-from siren.worlds.costing import EpochPlan
+from siren.worlds.costing import EpochPlan, make_costing
 
 UNLIMITED = Decimal(10**6)
 

@@ -15,7 +15,6 @@ from siren.platforms.base import Platform
 from siren.types import Action, Decision, EpochRecord, Forecast
 from siren.units import MB_PER_GB
 from siren.workloads.spec import TrainingSpec
-from siren.worlds import laws
 from siren.worlds.costing import Costing, EpochPlan, Outlook
 
 LADDER = 1.25
@@ -87,12 +86,8 @@ class JobView:
     def actions(self) -> tuple[Action, ...]:
         """Every action of the ladder that this job can run in this world."""
         grid = self.costing.world.limits.memory_grid
-        return tuple(
-            Action(n, m)
-            for n in self.functions
-            for m in grid
-            if float(laws.memory_needed_mb(self.costing.job, n)) <= m
-        )
+        every = (Action(n, m) for n in self.functions for m in grid)
+        return tuple(action for action in every if not self.costing.refusal(action))
 
     def check_action(self, action: Action) -> None:
         """Refuses an action that this job cannot run.
@@ -148,7 +143,7 @@ class JobView:
         at = grid.index(m)
         near = [Action(k, m) for k in (n // 2, n * 2) if 1 <= k <= most]
         near += [Action(n, grid[k]) for k in (at - 1, at + 1) if 0 <= k < len(grid)]
-        return tuple(a for a in near if a.memory_mb >= float(laws.memory_needed_mb(job, a.functions)))
+        return tuple(action for action in near if not self.costing.refusal(action))
 
     def forecast(self, action: Action, loss: float) -> Forecast:
         """The forecast of one action, whose loss the policy predicts itself."""

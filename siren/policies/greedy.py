@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from siren.errors import ActionError
 from siren.policies.base import JobView, Predictions
 from siren.types import Action, BatchRule, Decision, EpochRecord, Forecast, UpdateRule
 
@@ -53,6 +54,8 @@ class GreedyPolicy:
 
     def start(self, job: JobView) -> None:
         """See `Policy.start`."""
+        if not job.actions:
+            raise ActionError("no memory size of this world holds the job's worker: choose another world")
         self._job = job
 
     def decide(self, history: Sequence[EpochRecord]) -> Decision | None:

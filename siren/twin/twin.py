@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from siren.errors import ActionError
 from siren.hsp import quotas, rules
 from siren.twin import events, replay
 from siren.twin.compiled import Compiled
@@ -87,16 +85,10 @@ class Twin:
         """Refuses an action that this job cannot run in this world.
 
         Raises:
-            ActionError: The action is off the grid, above a limit or the quota, or short of memory.
+            ActionError: As in `Costing.check_action`, or there are more functions than work.
         """
-        self.world.check_action(action)
+        self.costing.check_action(action)
         quotas.divide(self.job, action.functions)
-        needed = float(laws.memory_needed_mb(self.job, action.functions))
-        if needed > action.memory_mb:
-            raise ActionError(
-                f"{action.memory_mb} MB are too little: a worker with 1/{action.functions} of the data "
-                f"needs {math.ceil(needed)} MB; choose more memory or more functions"
-            )
 
     def run_epoch(self, plan: EpochPlan) -> EpochReport:
         """Runs one epoch and moves the model, the clock and the environments on.

@@ -10,7 +10,7 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from siren.errors import ChannelError
+from siren.errors import ActionError, ChannelError
 from siren.money.price_book import load_price_book
 from siren.money.pricer import EpochBounds, Pricer, RunTotals
 from siren.types import Action, ChannelKind, UpdateRule
@@ -167,6 +167,37 @@ class Costing:
             evaluator_memory_mb=action.memory_mb if evaluations else 0,
             evaluator_timeout_s=self.evaluator_timeout_s(epoch) if evaluations else 0.0,
         )
+
+    def check_action(self, action: Action) -> None:
+        """Refuses an action that no function could carry out.
+
+        Raises:
+            ActionError: The action is off the grid, above a limit, short of memory, or its
+                evaluation would outlast the longest timeout.
+        """
+        self.world.check_action(action)
+        refusal = self.refusal(action)
+        if refusal:
+            raise ActionError(refusal)
+
+    def refusal(self, action: Action) -> str:
+        """Why an action of the grid cannot be carried out; empty if it can."""
+        needed = float(laws.memory_needed_mb(self.job, action.functions))
+        if needed > action.memory_mb:
+            return (
+                f"{action.memory_mb} MB are too little: a worker with 1/{action.functions} of the data "
+                f"needs {math.ceil(needed)} MB; choose more memory or more functions"
+            )
+        if self.job.evaluator_is_function:
+            epoch = laws.epoch_laws(self.world, self.job, action.functions, action.memory_mb)
+            seconds = float(epoch.evaluate_billed_s + epoch.merge_s)
+            longest = self.world.limits.timeout_rungs[-1]
+            if seconds > longest:
+                return (
+                    f"the evaluation by a function of {action.memory_mb} MB would take {seconds:,.0f} s, "
+                    f"and none lives longer than {longest} s; choose more memory, or evaluator `scheduler`"
+                )
+        return ""
 
     def evaluator_timeout_s(self, epoch: laws.EpochLaws) -> int:
         """The rung that bounds the evaluation function."""

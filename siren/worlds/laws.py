@@ -196,8 +196,13 @@ def epoch_laws(world: World, job: Job, functions: Quantity, memory_mb: Quantity)
 
 
 def _merge_s(world: World, job: Job, n: Quantity, own_rate: Quantity) -> Quantity:
-    """AllReduce over S3 (LambdaML section 4.3): one worker reads n objects and writes one."""
+    """AllReduce over S3 (LambdaML section 4.3): one party reads n objects and writes one.
+
+    Under `sync` that is one of the functions, under `average` whoever evaluates.
+    """
     s3 = world.channels[ChannelKind.S3]
+    if job.update_rule is UpdateRule.AVERAGE and not job.evaluator_is_function:
+        own_rate = world.scheduler.bandwidth + 0 * own_rate
     read = latency_mean_s(s3, s3.read_median, s3.read_sigma)
     write = latency_mean_s(s3, s3.write_median, s3.write_sigma)
     rounds = np.ceil(n / s3.parallel_requests)
