@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import math
 import signal
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import tyro
 from threadpoolctl import threadpool_limits
@@ -105,7 +106,7 @@ class RunConfig:
     """Most epochs. Default: 500."""
 
     max_time: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
-    """Most seconds on the platform's clock. Default: no limit."""
+    """No epoch starts after so many seconds on the platform's clock. Default: no limit."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The run folder. Default: a new folder under runs/."""
@@ -160,14 +161,20 @@ def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
     workload, notes = _load(settings, may_fall_back=config.workload is None)
     path = config.out or new_run_path(Path("runs"), workload.name)
     settings = settings.model_copy(
-        update={"workload": _reference(workload), "world": _absolute(settings.world), "notes": notes}
+        update={
+            "workload": _reference(workload),
+            "world": _absolute(settings.world),
+            "notes": notes,
+            "resolved": _resolved(workload, world),
+        }
     )
     run = _assemble(settings, workload, policy, world, path)
-    preflight(policy, run.view)
-    folder = RunFolder.create(path, settings.to_json(), system_facts())
-    with folder.lock():
-        ledger = Ledger(settings.budget_usd, folder.path / LEDGER)
-        return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
+    with contextlib.closing(run.platform):
+        preflight(policy, run.view)
+        folder = RunFolder.create(path, settings.to_json(), system_facts())
+        with folder.lock():
+            ledger = Ledger(settings.budget_usd, folder.path / LEDGER)
+            return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
 
 
 def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
@@ -187,8 +194,11 @@ def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
             ledger = _load_ledger(ledger_path, settings.budget_usd)
         policy, world = _check(settings)
         workload, _ = _load(settings, may_fall_back=False)
+        _check_unchanged(settings, _resolved(workload, world), folder)
         run = _assemble(settings, workload, policy, world, folder.path)
-        return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
+        with contextlib.closing(run.platform):
+            policy.start(run.view)
+            return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
 
 
 def _check(settings: RunSettings) -> tuple[Policy, World]:
@@ -268,7 +278,7 @@ def _train(run: _Run, folder: RunFolder, ledger: Ledger, observer: RunObserver, 
         platform=run.platform,
         policy=run.policy,
         costing=run.costing,
-        training=run.workload.spec.training,
+        view=run.view,
         ledger=ledger,
         folder=folder,
         observer=observer,
@@ -277,7 +287,7 @@ def _train(run: _Run, folder: RunFolder, ledger: Ledger, observer: RunObserver, 
         layout=run.workload.model.layout,
         initial=run.initial,
     )
-    with _interruptible(trainer, stderr), contextlib.closing(run.platform):
+    with _interruptible(trainer, stderr):
         return trainer.run()
 
 
@@ -288,7 +298,7 @@ def _interruptible(trainer: Trainer, stderr: TextIO) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         if trainer.ended:
             return
-        if trainer.interrupted:
+        if trainer.interrupted and not trainer.committing:
             raise KeyboardInterrupt
         trainer.interrupted = True
         print("siren.run: ending after this epoch; press Ctrl-C again to drop it", file=stderr)
@@ -307,6 +317,25 @@ def _interruptible(trainer: Trainer, stderr: TextIO) -> Iterator[None]:
 def _reference(workload: Workload) -> str:
     """What `--workload` takes to find the same workload again."""
     return workload.name if workload.name in workload_names() else str(workload.folder)
+
+
+def _resolved(workload: Workload, world: World) -> dict[str, Any]:
+    """Everything that decides a run's course and does not lie in the run folder."""
+    return {
+        "workload": workload.spec.model_dump(mode="json"),
+        "world": world.model_dump(mode="json"),
+        "model.py": hashlib.sha256((workload.folder / "model.py").read_bytes()).hexdigest(),
+    }
+
+
+def _check_unchanged(settings: RunSettings, now: dict[str, Any], folder: RunFolder) -> None:
+    """Refuses to go on with a job that is no longer the one that began."""
+    changed = [name for name, value in now.items() if settings.resolved.get(name) != value]
+    if changed:
+        raise RunFolderError(
+            f"{folder.path}: {' and '.join(changed)} changed since the run began: "
+            "restore what it began with (config.json has it), or start a new run"
+        )
 
 
 def _absolute(world: str) -> str:

@@ -27,6 +27,7 @@ class RunSettings(BaseModel):
         max_epochs: Most epochs.
         max_time: Most seconds on the platform's clock; None for no limit.
         notes: What the user was told when the run began.
+        resolved: The workload and the world in full, as they were when the run began.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class RunSettings(BaseModel):
     max_epochs: Annotated[int, Field(ge=1)] = 500
     max_time: _Positive | None = None
     notes: tuple[str, ...] = ()
+    resolved: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def overrides(self) -> dict[str, object]:

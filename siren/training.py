@@ -42,7 +42,6 @@ from siren.types import (
     RunSummary,
     StopReason,
 )
-from siren.workloads.spec import TrainingSpec
 from siren.worlds.costing import Costing, EpochPlan, Outlook
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class Limits:
     Attributes:
         target_loss: Held-out loss at which the job is done.
         max_epochs: Most epochs.
-        max_time_s: Most seconds on the platform's clock.
+        max_time_s: No epoch starts after so many seconds on the platform's clock.
     """
 
     target_loss: float
@@ -85,13 +84,14 @@ class Trainer:
 
     Attributes:
         interrupted: Set it, e.g. from a signal handler, to end the run after its epoch.
+        committing: An epoch is being written; do not raise now.
         ended: No further epoch will run.
 
     Args:
         platform: Where epochs run.
         policy: What decides.
         costing: Laws and prices of the job.
-        training: How the job trains.
+        view: The job as the policy, already started, sees it.
         ledger: The account; one that was loaded continues a run.
         folder: The run folder, locked by the caller.
         observer: Told what happens.
@@ -107,7 +107,7 @@ class Trainer:
         platform: Platform,
         policy: Policy,
         costing: Costing,
-        training: TrainingSpec,
+        view: JobView,
         ledger: Ledger,
         folder: RunFolder,
         observer: RunObserver,
@@ -117,12 +117,13 @@ class Trainer:
         initial: tuple[float, float],
     ) -> None:
         self._platform, self._policy, self._costing = platform, policy, costing
-        self._training, self._ledger, self._folder = training, ledger, folder
+        self._view, self._ledger, self._folder = view, ledger, folder
         self._observer, self._header, self._limits, self._layout = observer, header, limits, layout
         self._records: list[EpochRecord] = []
         self._totals = RunTotals()
         self._progress = _Progress(*initial, initial[0], 0, 0.0)
         self.interrupted = False
+        self.committing = False
         self.ended = False
         self._began = time.monotonic()
 
@@ -133,13 +134,9 @@ class Trainer:
             RunFolderError: The run folder is damaged or cannot be written.
         """
         self._begin()
-        view = JobView(
-            self._costing, self._platform, self._training, self._progress.initial_loss, self._outlook()
-        )
-        self._policy.start(view)
         try:
             self._observer.started(self._header, tuple(self._records), self._progress.initial_loss)
-            reason, detail = self._loop(view)
+            reason, detail = self._loop()
         except (UsageError, WorkloadError) as error:
             reason, detail = StopReason.USAGE_ERROR, str(error)
         except PlatformError as error:
@@ -175,7 +172,12 @@ class Trainer:
         """Refuses a ledger and events that are not of one moment, before anything is written."""
         settled, reserved = self._ledger.settled, self._ledger.open_reservation
         cure = "restore both from one copy, or start a new run"
-        for epoch in range(1, len(records) + 1):
+        for epoch, record in enumerate(records, start=1):
+            if epoch in settled and settled[epoch] != Bill(record.status.bill):
+                raise RunFolderError(
+                    f"{self._folder.path}: ledger.jsonl and events.jsonl have different bills for epoch "
+                    f"{epoch}: {cure}"
+                )
             if epoch not in settled and (reserved is None or reserved.epoch != epoch):
                 raise RunFolderError(
                     f"{self._folder.path}: ledger.jsonl has no entry for epoch {epoch}, "
@@ -201,7 +203,8 @@ class Trainer:
         else:
             self._ledger.charge_worst_case()
 
-    def _loop(self, view: JobView) -> tuple[StopReason, str]:
+    def _loop(self) -> tuple[StopReason, str]:
+        view = self._view
         while True:
             ended = self._ended()
             if ended is not None:
@@ -223,7 +226,9 @@ class Trainer:
                 self._abandon()
                 raise
             record = EpochRecord(decision, plan.timeout_s, plan.reserve_usd, self._status(report, plan))
+            self.committing = True
             self._commit(record)
+            self.committing = False
             self._observer.epoch_ended(record)
 
     def _abandon(self) -> None:
@@ -332,8 +337,8 @@ def preflight(policy: Policy, view: JobView) -> None:
         BudgetError: The budget cannot pay one useful epoch.
     """
     policy.start(view)
-    decision = policy.decide(())
-    if decision is None or view.plan(decision.action) is None:
+    actions = [policy.action] if isinstance(policy, FixedPolicy) else view.actions
+    if not any(view.plan(action) is not None for action in actions):
         raise BudgetError(f"the budget cannot pay one epoch: {_shortage(policy, view)}")
 
 

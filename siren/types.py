@@ -90,6 +90,7 @@ class Usage:
         s3_gets: GET and other requests.
         s3_gb_s: GB stored in S3 times seconds, the training set included.
         log_bytes: Bytes ingested by the log service.
+        egress_bytes: Bytes that left the region for the scheduler's machine.
         cache_s: Seconds since the start of the run up to which the cache node was needed
             (0 without a cache); started hours are billed.
     """
@@ -104,6 +105,7 @@ class Usage:
     s3_gets: int = 0
     s3_gb_s: float = 0.0
     log_bytes: int = 0
+    egress_bytes: int = 0
     cache_s: float = 0.0
 
 

@@ -17,6 +17,7 @@ ITEMS = (
     "s3_storage",
     "cache",
     "logs",
+    "transfer",
     "unconfirmed",
 )
 """What a bill may name. `unconfirmed` is a reservation charged in full: what it really cost is unknown."""

@@ -25,7 +25,6 @@ __all__ = [
     "ephemeral_gb_s",
     "gb_seconds",
     "highest_price",
-    "log_usd",
     "net_of_free",
     "provisioned_gb_s",
     "snapstart_usd",
@@ -33,6 +32,7 @@ __all__ = [
     "streamed_gb",
     "tiered_usd",
     "times",
+    "traffic_usd",
 ]
 
 FREE_EPHEMERAL_MB = 512
@@ -138,9 +138,9 @@ def storage_usd(gb_s: float | Decimal, usd_per_gb_month: Decimal) -> Decimal:
     return ceil_usd(exact_quantity(gb_s, "stored GB-s") * Fraction(usd_per_gb_month) / SECONDS_PER_MONTH)
 
 
-def log_usd(log_bytes: int, usd_per_gb: Decimal) -> Decimal:
-    """Dollars for `log_bytes` ingested bytes, rounded up to 1e-18 dollars; GB = 2**30 bytes."""
-    return ceil_usd(check_count(log_bytes, "log_bytes") * Fraction(usd_per_gb) / BYTES_PER_GB)
+def traffic_usd(traffic_bytes: int, usd_per_gb: Decimal) -> Decimal:
+    """Dollars for ingested or transferred bytes, rounded up to 1e-18 dollars; GB = 2**30 bytes."""
+    return ceil_usd(check_count(traffic_bytes, "traffic_bytes") * Fraction(usd_per_gb) / BYTES_PER_GB)
 
 
 def provisioned_gb_s(environments: int, memory_mb: int, configured_s: float | Decimal) -> Decimal:

@@ -85,7 +85,7 @@ class Ledger:
 
         Args:
             path: A file that a ledger wrote.
-            budget_usd: The budget of the run; one larger than before is how a user adds money.
+            budget_usd: The budget of the run.
 
         Raises:
             RunFolderError: The file is missing, cannot be read, or is not the file of a ledger.

@@ -76,6 +76,7 @@ class EpochBounds:
         s3_puts, s3_gets: Most S3 requests, retries included.
         s3_gb_s: Most GB stored times seconds.
         log_bytes: Most bytes of log.
+        egress_bytes: Most bytes that leave the region for the scheduler's machine.
         cache_until_s: Seconds since the start of the run up to which the cache may be needed.
         evaluations: Invocations of the evaluator, 0 or 1.
         evaluator_memory_mb: Its memory; 0 without evaluator.
@@ -93,6 +94,7 @@ class EpochBounds:
     s3_gets: int = 0
     s3_gb_s: float = 0.0
     log_bytes: int = 0
+    egress_bytes: int = 0
     cache_until_s: float = 0.0
     evaluations: int = 0
     evaluator_memory_mb: int = 0
@@ -154,6 +156,7 @@ class Pricer:
         self.s3_get_usd = book.value(region, "s3.get.usd")
         self.s3_storage_usd_per_gb_month = max(tier.usd for tier in book.tiers(region, "s3.storage"))
         self.log_usd_per_gb = book.value(region, "cwlogs.lambda.tier1.usd_per_gb")
+        self.egress_usd_per_gb = book.value(region, "transfer.internet_out.tier1.usd_per_gb")
         self.cache_usd_per_h = ZERO if cache_node is None else book.cache_node_usd_per_h(region, cache_node)
 
     def price_epoch(self, usage: Usage, *, previous: RunTotals) -> Bill:
@@ -231,6 +234,7 @@ class Pricer:
             s3_gets=bounds.s3_gets,
             s3_gb_s=bounds.s3_gb_s,
             log_bytes=bounds.log_bytes,
+            egress_bytes=bounds.egress_bytes,
             cache_s=bounds.cache_until_s,
         )
 
@@ -270,6 +274,7 @@ class Pricer:
                     + check_count(usage.s3_gets, "s3_gets") * self.s3_get_usd,
                     "s3_storage": billing.storage_usd(usage.s3_gb_s, self.s3_storage_usd_per_gb_month),
                     "cache": started_hours * self.cache_usd_per_h,
-                    "logs": billing.log_usd(usage.log_bytes, self.log_usd_per_gb),
+                    "logs": billing.traffic_usd(usage.log_bytes, self.log_usd_per_gb),
+                    "transfer": billing.traffic_usd(usage.egress_bytes, self.egress_usd_per_gb),
                 }
             )

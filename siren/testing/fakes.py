@@ -92,7 +92,7 @@ class FakePlatform:
         most = self._costing.pricer.worst_usage(bounds)
         step_ms = self._costing.pricer.granularity_ms
         share = 1.0 if rng.random() < self._greed else rng.random()
-        longest_s = bounds.s3_gb_s / self._costing.dataset_gb
+        longest_s = bounds.s3_gb_s / self._costing.stored_gb(bounds.functions)
         duration_s = share * longest_s
         usage = Usage(
             memory_mb=most.memory_mb,

@@ -15,7 +15,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from siren.errors import WorkloadError
-from siren.twin.replay import Floats, Ints, Params, Program, Sums, every
+from siren.twin.replay import Floats, Ints, Params, Program, Sums
 from siren.workloads.protocol import Features, Kernel, Labels
 
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
@@ -124,7 +124,9 @@ class Compiled:
         self._kernel(params, self._features, self._labels, rows, gradient)
         return gradient
 
-    def replay(self, program: Program, first_sample: Ints, rows: Ints, params: Params, sums: Sums) -> Params:
+    def replay(
+        self, program: Program, first_sample: Ints, rows: Ints, params: Params, sums: Sums, stride: int
+    ) -> Params:
         """See `siren.twin.replay.Engine.replay`."""
         pool = np.empty((program.slots, len(params)), np.float32)
         pool[program.first] = params
@@ -136,7 +138,7 @@ class Compiled:
             first_sample,
             *program[:5],
             pool,
-            every(len(program.push)),
+            stride,
             *sums,
         )
         last: Params = pool[program.last].copy()

@@ -132,7 +132,9 @@ class Engine(Protocol):
         """The gradient of the mean loss over dataset rows, float32; the caller may overwrite it."""
         ...
 
-    def replay(self, program: Program, first_sample: Ints, rows: Ints, params: Params, sums: Sums) -> Params:
+    def replay(
+        self, program: Program, first_sample: Ints, rows: Ints, params: Params, sums: Sums, stride: int
+    ) -> Params:
         """The model after the program.
 
         Args:
@@ -141,6 +143,7 @@ class Engine(Protocol):
             rows: Dataset rows of the epoch's samples.
             params: The epoch's first model; not changed.
             sums: Statistics, added to.
+            stride: One in so many updates enters the statistics.
         """
         ...
 
@@ -167,11 +170,13 @@ class Interpreted:
         """See `Engine.gradient`."""
         return self._loss_and_grad(params, rows)[1]
 
-    def replay(self, program: Program, first_sample: Ints, rows: Ints, params: Params, sums: Sums) -> Params:
+    def replay(
+        self, program: Program, first_sample: Ints, rows: Ints, params: Params, sums: Sums, stride: int
+    ) -> Params:
         """See `Engine.replay`."""
         pool = [np.empty(0, np.float32)] * program.slots
         pool[program.first] = params.copy()
-        stride, half = every(len(program.push)), max(1, len(program.push) // 2)
+        half = max(1, len(program.push) // 2)
         lists = (program.push, program.rate, program.read, program.base, program.write)
         for k, (p, rate, read, base, write) in enumerate(zip(*(x.tolist() for x in lists), strict=True)):
             g = self.gradient(pool[read], rows[first_sample[p] : first_sample[p + 1]])
@@ -200,12 +205,12 @@ def replay_average(
     sums: Sums,
 ) -> Params:
     """The mean of the functions' models, each after plain SGD on its own shard, weighted by samples."""
-    mean = rules.Mean(len(params))
+    mean, stride = rules.Mean(len(params)), every(len(push))
     owner = np.searchsorted(first_push, push, side="right")
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     for start, stop in itertools.pairwise([*starts.tolist(), len(push)]):
         mine = push[start:stop]
-        local = engine.replay(chain(mine, rate[start:stop]), first_sample, rows, params, sums)
+        local = engine.replay(chain(mine, rate[start:stop]), first_sample, rows, params, sums, stride)
         mean.add(local, float(first_sample[mine[-1] + 1] - first_sample[mine[0]]))
     return mean.value() if len(push) else params.copy()
 

@@ -12,10 +12,10 @@ from siren.money.billed_time import billed_ms_array
 from siren.twin import events, replay
 from siren.twin.environments import Placement
 from siren.twin.launch import Launch
-from siren.types import ChannelKind, EpochReport, GradientStatistics, UpdateRule, Usage
+from siren.types import EpochReport, GradientStatistics, UpdateRule, Usage
 from siren.units import MS_PER_S
 from siren.worlds.costing import Costing, EpochPlan
-from siren.worlds.laws import BARRIER_RULES, EpochLaws, memory_needed_mb
+from siren.worlds.laws import BARRIER_RULES, EpochLaws, egress_bytes, memory_needed_mb, s3_requests
 
 
 @dataclass(frozen=True)
@@ -122,29 +122,28 @@ def _usage(costing: Costing, course: Course, duration_s: float) -> Usage:
         evaluator_memory_mb=action.memory_mb * evaluations,
         s3_puts=puts + (costing.setup_puts if course.epoch == 1 else 0),
         s3_gets=gets,
-        s3_gb_s=costing.dataset_gb * duration_s,
+        s3_gb_s=costing.stored_gb(action.functions) * duration_s,
         log_bytes=(action.functions + evaluations) * billing.log_per_invocation,
+        egress_bytes=int(egress_bytes(job, action.functions)),
         cache_s=course.began_s + duration_s if costing.uses_cache else 0.0,
     )
 
 
 def _requests(costing: Costing, course: Course) -> tuple[int, int]:
-    """S3 (puts, gets) of the epoch: shards, parameters, and the model for the evaluation."""
-    job, trace, n = costing.job, course.trace, course.plan.action.functions
-    loads = int(course.placement.load.sum()) * int(course.laws.load_requests)
-    if job.channel is ChannelKind.MEMORY:
-        return 0, loads
-    if job.channel is ChannelKind.REDIS:
-        return 1, loads + 1
-    merged = 1 if n > 1 else 0
-    if job.update_rule is UpdateRule.AVERAGE:
-        return n + merged + 1, n + merged * n + loads + 1
-    if job.update_rule is UpdateRule.SYNC:
+    """S3 (puts, gets) of the epoch."""
+    trace, split = course.trace, course.split
+    steps = 1
+    if costing.job.update_rule is UpdateRule.SYNC:
         steps = int(trace.read_version.max()) + 1 if len(trace.push) else 0
-        return len(trace.push) + merged * steps + 1, len(trace.push) * (1 + merged) + loads + 1
-    attempts = len(trace.push) + int(trace.retries)
-    unanswered = int(np.count_nonzero(trace.done < np.diff(course.split.first_push)))
-    return attempts + 1, attempts + unanswered + loads + 1
+    puts, gets = s3_requests(
+        costing.job,
+        course.plan.action.functions,
+        attempts=len(trace.push) + int(trace.retries),
+        unanswered=int(np.count_nonzero(trace.done < np.diff(split.first_push))),
+        steps=steps,
+        loads=int(course.placement.load.sum()) * int(course.laws.load_requests),
+    )
+    return int(puts), int(gets)
 
 
 def statistics(sums: replay.Sums) -> GradientStatistics:

@@ -191,7 +191,7 @@ class Twin:
             staleness = np.arange(len(trace.push)) - trace.read_version
             rate = np.asarray(rules.damped_rate(rate, staleness, training.staleness_scale))
         program = replay.plan(trace.push, trace.read_version, rate, rule is UpdateRule.OVERWRITE)
-        return self._engine.replay(program, *common), sums, int(program.lost)
+        return self._engine.replay(program, *common, replay.every(len(program.push))), sums, int(program.lost)
 
     def save(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Everything that the next epoch depends on, as (tensors, JSON)."""

@@ -19,7 +19,10 @@ _EXTRAS = {"torch": "torch", "mxnet": "mxnet"}
 
 
 def load_module(file: Path) -> ModuleType:
-    """The module of a `model.py`, executed anew, under a name made of its path.
+    """The module of a `model.py`, executed anew, under a name made of its folder's name and content.
+
+    The name does not depend on where the folder lies: numba keeps it in its cache on disk, and a
+    folder may be moved or copied together with that cache.
 
     It may import its siblings (`import layers` for `layers.py` beside it) while it is executed, not
     later inside a function: its folder is on `sys.path` only meanwhile, and the siblings leave
@@ -29,8 +32,7 @@ def load_module(file: Path) -> ModuleType:
         WorkloadError: It cannot be read, or raises.
         MissingExtraError: It imports a package that one of Siren's extras brings.
     """
-    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
-    name = f"siren_workload_{digest}"
+    name = f"siren_workload_{_digest(file)[:12]}"
     loader = _FreshLoader(name, str(file))
     spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     if spec is None:
@@ -49,6 +51,14 @@ def load_module(file: Path) -> ModuleType:
             raise
         _explain(file, error)
     return module
+
+
+def _digest(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        content = b""  # the loader says what is wrong
+    return hashlib.sha256(file.resolve().parent.name.encode() + b"\0" + content).hexdigest()
 
 
 class _FreshLoader(SourceFileLoader):

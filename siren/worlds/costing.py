@@ -77,9 +77,14 @@ class Costing:
         self.world = world
         self.job = job
         self.pricer = pricer
-        self.dataset_gb = job.dataset_samples * job.sample_bytes / BYTES_PER_GB
         self.setup_puts = math.ceil(job.dataset_samples * job.sample_bytes / laws.OBJECT_BYTES) + 1
         self.uses_cache = job.channel is ChannelKind.REDIS
+
+    def stored_gb(self, functions: int | Floats) -> float | Floats:
+        """GB in S3 during an epoch: the data, the model, and under `average` every function's copy."""
+        copies = functions if self.job.update_rule is UpdateRule.AVERAGE else 1
+        data = self.job.dataset_samples * self.job.sample_bytes + self.job.heldout_bytes
+        return (data + (1 + copies) * self.job.model_bytes) / BYTES_PER_GB
 
     def expect(self, functions: Floats, memory_mb: Floats, cold: Floats, loading: Floats) -> ExpectedEpoch:
         """The expected times and requests of an epoch; see `siren.worlds.expectation`."""
@@ -95,8 +100,10 @@ class Costing:
         usd = gb * (functions * expected.billed_s + expected.evaluate_billed_s) * self.usd_per_gb_s
         log_gb = calls * self.world.billing.log_per_invocation / BYTES_PER_GB
         usd = usd + calls * float(pricer.request_usd) + log_gb * float(pricer.log_usd_per_gb)
-        storage_gb_s = expected.duration_s * self.dataset_gb
+        storage_gb_s = expected.duration_s * self.stored_gb(functions)
         usd = usd + storage_gb_s * float(pricer.s3_storage_usd_per_gb_month) / SECONDS_PER_MONTH
+        egress_gb = laws.egress_bytes(self.job, functions) / BYTES_PER_GB
+        usd = usd + egress_gb * float(pricer.egress_usd_per_gb)
         puts, gets = expected.s3_puts, expected.s3_gets
         return np.asarray(usd + puts * float(pricer.s3_put_usd) + gets * float(pricer.s3_get_usd))
 
@@ -135,6 +142,10 @@ class Costing:
         Returns:
             None if no useful timeout fits.
         """
+        if self.job.evaluator_is_function:  # it runs in one of the epoch's environments, still warm
+            evaluate_s = self._evaluation_s(action)
+            upper_s = max(upper_s, EVALUATOR_SLACK * evaluate_s)
+            expected_s = max(expected_s, evaluate_s)
         for timeout_s in self.rungs(upper_s, expected_s):
             reserve = self.worst_case(action, timeout_s, outlook)
             if reserve <= outlook.left_usd:
@@ -160,12 +171,13 @@ class Costing:
             ephemeral_mb=billing.ephemeral_storage,
             s3_puts=puts + (self.setup_puts if outlook.epoch == 1 else 0),
             s3_gets=gets,
-            s3_gb_s=self.dataset_gb * last_s,
+            s3_gb_s=self.stored_gb(n) * last_s,
             log_bytes=(n + evaluations) * billing.log_per_invocation,
+            egress_bytes=int(laws.egress_bytes(self.job, n)),
             cache_until_s=outlook.elapsed_s + last_s if self.uses_cache else 0.0,
             evaluations=evaluations,
             evaluator_memory_mb=action.memory_mb if evaluations else 0,
-            evaluator_timeout_s=self.evaluator_timeout_s(epoch) if evaluations else 0.0,
+            evaluator_timeout_s=timeout_s if evaluations else 0.0,
         )
 
     def check_action(self, action: Action) -> None:
@@ -188,22 +200,29 @@ class Costing:
                 f"{action.memory_mb} MB are too little: a worker with 1/{action.functions} of the data "
                 f"needs {math.ceil(needed)} MB; choose more memory or more functions"
             )
+        longest = self.world.limits.timeout_rungs[-1]
+        n, m = np.array([float(action.functions)]), np.array([float(action.memory_mb)])
+        needed_s = float(self.expect(n, m, n, n).handler_s[0])
+        if needed_s + WORKER_MARGIN_S > longest:
+            return (
+                f"an epoch on {action.functions} functions of {action.memory_mb} MB needs about "
+                f"{needed_s:,.0f} s of each, and none lives longer than {longest} s; "
+                "choose more functions or more memory"
+            )
         if self.job.evaluator_is_function:
-            epoch = laws.epoch_laws(self.world, self.job, action.functions, action.memory_mb)
-            seconds = float(epoch.evaluate_billed_s + epoch.merge_s)
-            longest = self.world.limits.timeout_rungs[-1]
-            if seconds > longest:
+            seconds = self._evaluation_s(action)
+            if seconds + WORKER_MARGIN_S > longest:
                 return (
                     f"the evaluation by a function of {action.memory_mb} MB would take {seconds:,.0f} s, "
                     f"and none lives longer than {longest} s; choose more memory, or evaluator `scheduler`"
                 )
         return ""
 
-    def evaluator_timeout_s(self, epoch: laws.EpochLaws) -> int:
-        """The rung that bounds the evaluation function."""
-        needed = EVALUATOR_SLACK * float(epoch.evaluate_billed_s + epoch.merge_s) + WORKER_MARGIN_S
-        rungs = self.world.limits.timeout_rungs
-        return next((rung for rung in rungs if rung >= needed), rungs[-1])
+    def _evaluation_s(self, action: Action) -> float:
+        """Time of the evaluation function, merging included where it merges."""
+        epoch = laws.epoch_laws(self.world, self.job, action.functions, action.memory_mb)
+        merge_s = float(epoch.merge_s) if self.job.update_rule is UpdateRule.AVERAGE else 0.0
+        return float(epoch.evaluate_billed_s) + merge_s
 
     def retry_limit(self, action: Action) -> int:
         """Compare-and-swap retries that one function may make in an epoch: every one is billed.
@@ -225,17 +244,16 @@ class Costing:
 
     def _most_requests(self, n: int, epoch: laws.EpochLaws) -> tuple[int, int]:
         """S3 (puts, gets) that an epoch cannot exceed."""
-        loads = n * int(epoch.load_requests)
-        if self.job.channel is ChannelKind.MEMORY:
-            return 0, loads
-        if self.job.channel is ChannelKind.REDIS:
-            return 1, loads + 1
         pushes = int(epoch.pushes)
-        if self.job.update_rule in laws.BARRIER_RULES:
-            steps = 1 if self.job.update_rule is UpdateRule.AVERAGE else math.ceil(pushes / n)
-            return steps * (n + 1) + 1, steps * 2 * n + loads + 1
-        attempts = pushes + n * (1 + self.retry_limit(Action(n, 0)))
-        return attempts + 1, attempts + loads + 1
+        puts, gets = laws.s3_requests(
+            self.job,
+            n,
+            attempts=pushes + n * self.retry_limit(Action(n, 0)),
+            unanswered=n,
+            steps=1 if self.job.update_rule is UpdateRule.AVERAGE else math.ceil(pushes / n),
+            loads=n * int(epoch.load_requests),
+        )
+        return int(puts), int(gets)
 
 
 def make_costing(world: World, job: Job) -> Costing:

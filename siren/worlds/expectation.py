@@ -17,12 +17,12 @@ from scipy.special import ndtr, ndtri
 from siren.types import ChannelKind, UpdateRule
 from siren.units import MS_PER_S
 from siren.worlds.laws import (
-    BARRIER_RULES,
     EpochLaws,
     Job,
     Quantity,
     epoch_laws,
     latency_mean_s,
+    s3_requests,
     tail_excess_s,
 )
 from siren.worlds.world import Store, World
@@ -99,7 +99,15 @@ def expect_epoch(
     handler_s = load_s * loading / n + mean_s
     merge_s = laws.merge_s if job.update_rule is UpdateRule.AVERAGE else 0.0 * n
     rounding_s = world.billing.granularity / MS_PER_S / 2
-    puts, gets = _requests(job, n, laws)
+    retries = np.maximum(1.0, n / 2) if job.update_rule is UpdateRule.CAS else 1.0
+    puts, gets = s3_requests(
+        job,
+        n,
+        attempts=laws.pushes * retries,
+        unanswered=0.0,
+        steps=1.0 if job.update_rule is UpdateRule.AVERAGE else np.ceil(laws.pushes / n),
+        loads=loading * laws.load_requests,
+    )
     return ExpectedEpoch(
         duration_s=begin_s + load_s + to_barrier_s + merge_s + laws.evaluate_s,
         handler_s=handler_s,
@@ -107,7 +115,7 @@ def expect_epoch(
         billed_s=handler_s + (init_s * cold / n if world.billing.init_billed else 0.0) + rounding_s,
         evaluate_billed_s=laws.evaluate_billed_s + np.where(laws.evaluate_billed_s > 0, merge_s, 0.0),
         s3_puts=puts,
-        s3_gets=gets + loading * laws.load_requests,
+        s3_gets=gets,
     )
 
 
@@ -211,17 +219,3 @@ def _synchronous(
     first = _racers(world, n, np.sqrt(prelude.variance + one.variance))
     late_s = launch_s + _excess_s(store, prelude, first)
     return late_s + steps * step_s, steps * step_s + np.maximum(0.0, late_s - launch_s / 2)
-
-
-def _requests(job: Job, n: Quantity, laws: EpochLaws) -> tuple[Quantity, Quantity]:
-    """S3 (puts, gets) of training and evaluation, without shards."""
-    evaluation = 0 if job.channel is ChannelKind.MEMORY else 1
-    puts, gets = evaluation + 0.0 * n, evaluation + 0.0 * n
-    if job.channel is not ChannelKind.S3:
-        return puts, gets
-    if job.update_rule in BARRIER_RULES:
-        steps = 1.0 if job.update_rule is UpdateRule.AVERAGE else np.ceil(laws.pushes / n)
-        merged = np.where(n > 1, 1.0, 0.0)
-        return puts + steps * (n + merged), gets + steps * n * (1 + merged)
-    attempts = laws.pushes * (np.maximum(1.0, n / 2) if job.update_rule is UpdateRule.CAS else 1.0)
-    return puts + attempts, gets + attempts

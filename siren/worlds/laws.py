@@ -94,6 +94,18 @@ class Job:
             return 0 * functions + self.samples // self.batch_size
         return functions * self.pushes_per_function
 
+    def shard_samples(self, functions: Quantity) -> Quantity:
+        """Samples of the largest shard when an epoch is divided over `functions` functions."""
+        n = np.asarray(functions, np.float64)
+        if self.batch_rule is BatchRule.CONSTANT:
+            return np.ceil(self.samples // self.batch_size / n) * self.batch_size
+        return np.ceil(self.samples / n)
+
+    @property
+    def heldout_bytes(self) -> int:
+        """Bytes of the held-out split as it is stored."""
+        return self.heldout_samples * self.sample_bytes
+
     @property
     def model_bytes(self) -> int:
         """Bytes of the parameters as they travel."""
@@ -118,8 +130,13 @@ def bandwidth(network: Network, cpu: Cpu, store: Store, functions: Quantity, mem
 
 
 def memory_needed_mb(job: Job, functions: Quantity) -> Quantity:
-    """Memory that a worker needs: its packages, its shard, and the model's copies."""
-    shard = np.ceil(job.samples / np.asarray(functions)) * job.sample_bytes
+    """Memory that a worker needs: its packages, its shard, and the model's copies.
+
+    One that evaluates holds the held-out split as well.
+    """
+    shard = job.shard_samples(functions) * job.sample_bytes
+    if job.evaluator_is_function:
+        shard = shard + job.heldout_bytes
     return job.runtime_mb + (shard + COPIES_OF_MODEL * job.model_bytes) / BYTES_PER_MB
 
 
@@ -174,7 +191,7 @@ def epoch_laws(world: World, job: Job, functions: Quantity, memory_mb: Quantity)
     store, s3 = world.channels[job.channel], world.channels[ChannelKind.S3]
     rate = bandwidth(world.network, world.cpu, store, n, memory_mb)
     factor = speed(world.cpu, memory_mb, job.parallel_fraction)
-    shard_bytes = np.ceil(job.samples / n) * job.sample_bytes
+    shard_bytes = job.shard_samples(n) * job.sample_bytes
     pushes = job.pushes(n)
     batch = job.samples / pushes
     own_rate = bandwidth(world.network, world.cpu, s3, 1, memory_mb)
@@ -215,7 +232,7 @@ def _evaluate_s(world: World, job: Job, factor: Quantity, own_rate: Quantity) ->
     work = job.heldout_samples * job.evaluate_seconds_per_sample
     read = latency_mean_s(s3, s3.read_median, s3.read_sigma)
     if job.evaluator_is_function:
-        billed = read + job.model_bytes / own_rate + work / factor
+        billed = 2 * read + (job.model_bytes + job.heldout_bytes) / own_rate + work / factor
         return world.start.warm + scheduler.latency + billed, billed
     p = job.parallel_fraction
     pace = 1 / ((1 - p) + p / max(scheduler.vcpus, 1.0)) if scheduler.vcpus > 1 else scheduler.vcpus
@@ -224,3 +241,44 @@ def _evaluate_s(world: World, job: Job, factor: Quantity, own_rate: Quantity) ->
         write = latency_mean_s(s3, s3.write_median, s3.write_sigma)
         fetch = write + scheduler.latency + read + job.model_bytes / scheduler.bandwidth
     return 0 * factor + fetch + work / pace, 0.0 * factor
+
+
+def s3_requests(
+    job: Job,
+    functions: Quantity,
+    *,
+    attempts: Quantity,
+    unanswered: Quantity,
+    steps: Quantity,
+    loads: Quantity,
+) -> tuple[Quantity, Quantity]:
+    """S3 (puts, gets) of an epoch: shards, parameters, and the model for the evaluation.
+
+    Args:
+        job: How it trains.
+        functions: n.
+        attempts: Pushes that reached the store, retries included.
+        unanswered: Functions that had fetched once more when they were cut.
+        steps: Barriers: of `sync`, 1 of `average`.
+        loads: Ranged GETs for shards.
+    """
+    if job.channel is ChannelKind.MEMORY:
+        return 0 * functions, loads + 0 * functions
+    heldout = int(np.ceil(job.heldout_bytes / RANGE_BYTES)) if job.evaluator_is_function else 0
+    puts, gets = 1 + 0 * functions, 1 + heldout + loads + 0 * functions
+    if job.channel is ChannelKind.REDIS:
+        return puts, gets
+    if job.update_rule in BARRIER_RULES:
+        merged = np.where(np.asarray(functions) > 1, 1, 0)
+        sent = functions * steps if job.update_rule is UpdateRule.AVERAGE else attempts + unanswered
+        return puts + sent + merged * steps, gets + sent * (1 + merged)
+    return puts + attempts, gets + attempts + unanswered
+
+
+def egress_bytes(job: Job, functions: Quantity) -> Quantity:
+    """Bytes that leave the region in an epoch: what the scheduler's machine evaluates or merges."""
+    if job.evaluator_is_function or job.channel is ChannelKind.MEMORY:
+        return 0 * functions
+    if job.channel is ChannelKind.S3 and job.update_rule is UpdateRule.AVERAGE:
+        return functions * job.model_bytes
+    return job.model_bytes + 0 * functions

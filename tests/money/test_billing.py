@@ -293,5 +293,5 @@ def test_storage_is_rounded_up_to_the_attodollar() -> None:
 
 
 def test_a_gigabyte_of_log_is_two_to_the_thirty_bytes() -> None:
-    assert billing.log_usd(1 << 30, D("0.50")) == D("0.50")
-    assert 0 < billing.log_usd(1, D("0.50")) < D("1e-9")
+    assert billing.traffic_usd(1 << 30, D("0.50")) == D("0.50")
+    assert 0 < billing.traffic_usd(1, D("0.50")) < D("1e-9")
