@@ -7,6 +7,8 @@ disk) serves every kernel over the same dtypes.
 from __future__ import annotations
 
 import functools
+import logging
+import pickle
 from typing import Any
 
 import numba
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from siren.errors import WorkloadError
 from siren.twin.replay import Floats, Ints, Params, Program, Sums
 from siren.workloads.protocol import Features, Kernel, Labels
+
+log = logging.getLogger(__name__)
 
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 """Reductions may be vectorised; NaN and infinity keep their meaning, since they tell divergence."""
@@ -94,6 +98,15 @@ def _compiled_loop(signature: Any, features: Any, labels: Any) -> Any:
     )(_loop)
 
 
+def _compiled_kernel(kernel: Kernel, signature: Any) -> Any:
+    """The kernel, from numba's cache beside `model.py` if that fits."""
+    try:
+        return numba.njit(signature, fastmath=FASTMATH, cache=True)(kernel)
+    except (ImportError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        log.info("numba's cache of the kernel does not fit (%s): compiling it anew", error)
+        return numba.njit(signature, fastmath=FASTMATH)(kernel)
+
+
 class Compiled:
     """An engine that runs a workload's `kernel`, compiled by numba.
 
@@ -108,7 +121,7 @@ class Compiled:
     def __init__(self, kernel: Kernel, features: Features, labels: Labels) -> None:
         signature = _kernel_signature(features, labels)
         try:
-            self._kernel = numba.njit(signature, fastmath=FASTMATH, cache=True)(kernel)
+            self._kernel = _compiled_kernel(kernel, signature)
         except numba.core.errors.NumbaError as error:
             reason = str(error).strip().splitlines()[0]
             raise WorkloadError(

@@ -23,7 +23,8 @@ Ints = NDArray[np.int64]
 ASYNCHRONOUS = 0
 COMPARE_AND_SWAP = 1
 
-_READ, _ARRIVE, _APPLY, _REREAD = 0, 1, 2, 3
+_READ, _ARRIVE, _APPLY, _REREAD, _SERVED, _RESERVED = 0, 1, 2, 3, 4, 5
+_AFTER_S = 1e-12  # a read that waited sees the push it waited for
 
 
 class Latency(NamedTuple):
@@ -58,8 +59,9 @@ class Starts(NamedTuple):
 class Times(NamedTuple):
     """What the kernels draw from: `siren.worlds.laws.EpochLaws` of one action, as plain numbers.
 
-    `retry_limit` bounds the compare-and-swap retries of one function in the whole epoch, because
-    every retry is billed.
+    `reads_queue`: a read waits until the pushes before it are served, as in a store that does one
+    thing at a time (Redis). `retry_limit` bounds the compare-and-swap retries of one function in
+    the whole epoch, because every retry is billed.
     """
 
     read: Latency
@@ -71,6 +73,7 @@ class Times(NamedTuple):
     merge_s: float
     push_noise: float
     retry_limit: int
+    reads_queue: bool
 
 
 class Trace(NamedTuple):
@@ -203,7 +206,10 @@ def run_asynchronous(  # noqa: PLR0912, PLR0915 - one state machine, read best i
                 beyond_s = max(0.0, since_s[i] - end_s[i])
                 fetch_s[i] -= max(0.0, beyond_s - compute_s[i])
                 compute_s[i] = max(0.0, compute_s[i] - beyond_s)
-        elif phase[i] == _READ:
+        elif times.reads_queue and free_s > now and (phase[i] == _READ or phase[i] == _REREAD):
+            next_s[i] = free_s + _AFTER_S
+            phase[i] = _SERVED if phase[i] == _READ else _RESERVED
+        elif phase[i] == _READ or phase[i] == _SERVED:
             version[i] = seen[i] = applied
             arrived = now + times.transfer_s
             fetch_s[i] += arrived - since_s[i]
@@ -216,7 +222,7 @@ def run_asynchronous(  # noqa: PLR0912, PLR0915 - one state machine, read best i
             free_s = max(free_s, now) + times.service_s
             next_s[i] = free_s
             phase[i] = _APPLY
-        elif phase[i] == _REREAD:
+        elif phase[i] == _REREAD or phase[i] == _RESERVED:
             seen[i] = applied
             next_s[i] = now + 2.0 * times.transfer_s + draw_latency(rng, times.write)
             phase[i] = _ARRIVE

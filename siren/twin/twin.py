@@ -161,6 +161,7 @@ class Twin:
             merge_s=float(now.merge_s),
             push_noise=self.world.cpu.push_noise,
             retry_limit=self.costing.retry_limit(action),
+            reads_queue=bool(store.node),
         )
         rule, arguments = self.job.update_rule, (starts, split.first_push, split.first_sample, rng)
         trace: events.Trace
