@@ -157,6 +157,9 @@ def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
     settings = given_settings(
         {"workload": DEFAULT_WORKLOAD, **options, "budget_usd": parse_budget(config.budget)}
     )
+    out = config.out
+    if out is not None and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise UsageError(f"--out {out} is taken: name a folder that does not exist yet")
     policy, world = _check(settings)
     workload, notes = _load(settings, may_fall_back=config.workload is None)
     path = config.out or new_run_path(Path("runs"), workload.name)
@@ -183,6 +186,8 @@ def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
         if key not in RESUMABLE and value is not None:
             option = key.replace("_", "-")
             raise UsageError(f"--{option} cannot be changed on --resume: leave it out, or start a new run")
+    if not config.resume.is_dir():
+        raise UsageError(f"--resume {config.resume}: there is no such run folder; look under runs/")
     folder = RunFolder.open(config.resume)
     changes = {"max_epochs": config.max_epochs, "max_time": config.max_time}
     settings = saved_settings(folder.config, str(folder.path), changes)
@@ -287,12 +292,12 @@ def _train(run: _Run, folder: RunFolder, ledger: Ledger, observer: RunObserver, 
         layout=run.workload.model.layout,
         initial=run.initial,
     )
-    with _interruptible(trainer, stderr):
+    with _interruptible(trainer, observer, stderr):
         return trainer.run()
 
 
 @contextlib.contextmanager
-def _interruptible(trainer: Trainer, stderr: TextIO) -> Iterator[None]:
+def _interruptible(trainer: Trainer, observer: RunObserver, stderr: TextIO) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the run after its epoch, the second at once."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -301,7 +306,11 @@ def _interruptible(trainer: Trainer, stderr: TextIO) -> Iterator[None]:
         if trainer.interrupted and not trainer.committing:
             raise KeyboardInterrupt
         trainer.interrupted = True
-        print("siren.run: ending after this epoch; press Ctrl-C again to drop it", file=stderr)
+        text = "siren.run: ending after this epoch; interrupt again to drop it"
+        if stderr.isatty():
+            observer.note(text)  # the live table must not be written over
+        else:
+            print(text, file=stderr)
 
     if threading.current_thread() is not threading.main_thread():
         yield

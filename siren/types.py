@@ -350,6 +350,9 @@ class RunObserver:
     def epoch_ended(self, record: EpochRecord) -> None:
         """An epoch ended and its bill is settled."""
 
+    def note(self, text: str) -> None:
+        """Something that the user should know now."""
+
     def finished(self, summary: RunSummary) -> None:
         """The run ended."""
 

@@ -86,18 +86,21 @@ def run(
         folder="memory",
     )
     ledger, folder = Ledger(budget_usd), MemoryFolder(budget_usd)
+    initial = platform.start()
+    job_view = JobView(costing, platform, training, initial[0], Outlook(0.0, 1, RunTotals(), budget_usd))
+    policy.start(job_view)
     trainer = Trainer(
         platform=platform,
         policy=policy,
         costing=costing,
-        training=training,
+        view=job_view,
         ledger=ledger,
         folder=folder,
         observer=RunObserver(),
         header=header,
         limits=Limits(training.target_loss, max_epochs),
         layout=workload.model.layout,
-        initial=platform.start(),
+        initial=initial,
     )
     return trainer.run(), ledger, folder
 

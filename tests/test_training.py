@@ -94,18 +94,22 @@ def trainer_on(
     else:
         folder = RunFolder.create(path, {"budget_usd": BUDGET}, {}, disk)
         ledger = Ledger(BUDGET, ledger_path)
+    initial = platform.start()
+    outlook = Outlook(0.0, 1, RunTotals(), BUDGET)
+    job = JobView(COSTING, platform, WORKLOAD.spec.training, initial[0], outlook)
+    policy.start(job)
     return Trainer(
         platform=platform,
         policy=policy,
         costing=COSTING,
-        training=WORKLOAD.spec.training,
+        view=job,
         ledger=ledger,
         folder=folder,
         observer=observer or RunObserver(),
         header=header,
         limits=limits or Limits(0.1, 5),
         layout=WORKLOAD.model.layout,
-        initial=platform.start(),
+        initial=initial,
     )
 
 

@@ -109,7 +109,7 @@ def versions_kept(repeats: int) -> dict[str, float]:
             np.ones(functions),
             np.full(functions, -1),
         )
-        times = events.Times(none, none, 0.003, 0.0005, 0.0, 0.0005, 0.0, 0.03, 0)
+        times = events.Times(none, none, 0.003, 0.0005, 0.0, 0.0005, 0.0, 0.03, 0, True)
         split = quotas.Quotas(first_push, np.arange(pushes + 1))
         trace = events.run_asynchronous(
             times, events.ASYNCHRONOUS, starts, split.first_push, split.first_sample, np.random.default_rng(0)

@@ -82,5 +82,8 @@ def next_lines(summary: RunSummary) -> Lines:
     """Where the results are and how to go on."""
     lines = [("results", _format.clean(summary.header.folder))]
     if summary.stop_reason in _RESUMABLE:
-        lines.append(("resume", resume_command(_format.clean(summary.header.folder))))
+        command = resume_command(_format.clean(summary.header.folder))
+        if summary.stop_reason is StopReason.LIMIT_REACHED:
+            command += ", with a larger --max-epochs or --max-time"
+        lines.append(("resume", command))
     return lines

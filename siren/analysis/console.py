@@ -120,6 +120,11 @@ class ConsoleObserver(RunObserver):
             self._row(record)
             self._update_live()
 
+    def note(self, text: str) -> None:
+        """Show it as a line above the live region."""
+        with self._steadily():
+            self._line(text, "bold")
+
     def finished(self, summary: RunSummary) -> None:
         """Show how the run ended."""
         self.close()
@@ -286,6 +291,10 @@ class JsonObserver(RunObserver):
     def epoch_ended(self, record: EpochRecord) -> None:
         """Show it on the side."""
         self._progress.epoch_ended(record)
+
+    def note(self, text: str) -> None:
+        """Show it with the progress."""
+        self._progress.note(text)
 
     def finished(self, summary: RunSummary) -> None:
         """Print the object.

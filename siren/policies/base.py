@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from siren.errors import ActionError
 from siren.platforms.base import Platform
 from siren.types import Action, Decision, EpochRecord, Forecast
 from siren.units import MB_PER_GB
@@ -87,15 +88,21 @@ class JobView:
         """Every action of the ladder that this job can run in this world."""
         grid = self.costing.world.limits.memory_grid
         every = (Action(n, m) for n in self.functions for m in grid)
-        return tuple(action for action in every if not self.costing.refusal(action))
+        return tuple(action for action in every if self._useful(action))
 
     def check_action(self, action: Action) -> None:
-        """Refuses an action that this job cannot run.
+        """Refuses an action that this job cannot run, or would pay for and not finish.
 
         Raises:
             ActionError: Says what would be accepted.
         """
         self._platform.check_action(action)
+        futility = self.costing.futility(action)
+        if futility:
+            raise ActionError(futility)
+
+    def _useful(self, action: Action) -> bool:
+        return not (self.costing.refusal(action) or self.costing.futility(action))
 
     def predict(self, actions: Sequence[Action]) -> Predictions:
         """The expected time and cost of each action in the present state of the run."""
@@ -143,7 +150,7 @@ class JobView:
         at = grid.index(m)
         near = [Action(k, m) for k in (n // 2, n * 2) if 1 <= k <= most]
         near += [Action(n, grid[k]) for k in (at - 1, at + 1) if 0 <= k < len(grid)]
-        return tuple(action for action in near if not self.costing.refusal(action))
+        return tuple(action for action in near if self._useful(action))
 
     def forecast(self, action: Action, loss: float) -> Forecast:
         """The forecast of one action, whose loss the policy predicts itself."""

@@ -55,7 +55,10 @@ class GreedyPolicy:
     def start(self, job: JobView) -> None:
         """See `Policy.start`."""
         if not job.actions:
-            raise ActionError("no memory size of this world holds the job's worker: choose another world")
+            raise ActionError(
+                "no action of this world can finish an epoch of this job: choose another world, or fewer "
+                "samples_per_epoch"
+            )
         self._job = job
 
     def decide(self, history: Sequence[EpochRecord]) -> Decision | None:

@@ -111,6 +111,7 @@ def _usage(costing: Costing, course: Course, duration_s: float) -> Usage:
     evaluate_s = float(course.laws.evaluate_billed_s)
     if job.update_rule is UpdateRule.AVERAGE:
         evaluate_s += float(course.laws.merge_s)
+    evaluate_s = min(evaluate_s, float(course.plan.timeout_s))  # the platform would kill it then
     evaluator_ms = billed_ms_array(evaluations * evaluate_s * MS_PER_S, 0.0, billing.granularity)
     puts, gets = _requests(costing, course)
     return Usage(

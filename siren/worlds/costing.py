@@ -80,7 +80,7 @@ class Costing:
         self.setup_puts = math.ceil(job.dataset_samples * job.sample_bytes / laws.OBJECT_BYTES) + 1
         self.uses_cache = job.channel is ChannelKind.REDIS
 
-    def stored_gb(self, functions: int | Floats) -> float | Floats:
+    def stored_gb(self, functions: laws.Quantity) -> laws.Quantity:
         """GB in S3 during an epoch: the data, the model, and under `average` every function's copy."""
         copies = functions if self.job.update_rule is UpdateRule.AVERAGE else 1
         data = self.job.dataset_samples * self.job.sample_bytes + self.job.heldout_bytes
@@ -201,14 +201,6 @@ class Costing:
                 f"needs {math.ceil(needed)} MB; choose more memory or more functions"
             )
         longest = self.world.limits.timeout_rungs[-1]
-        n, m = np.array([float(action.functions)]), np.array([float(action.memory_mb)])
-        needed_s = float(self.expect(n, m, n, n).handler_s[0])
-        if needed_s + WORKER_MARGIN_S > longest:
-            return (
-                f"an epoch on {action.functions} functions of {action.memory_mb} MB needs about "
-                f"{needed_s:,.0f} s of each, and none lives longer than {longest} s; "
-                "choose more functions or more memory"
-            )
         if self.job.evaluator_is_function:
             seconds = self._evaluation_s(action)
             if seconds + WORKER_MARGIN_S > longest:
@@ -217,6 +209,18 @@ class Costing:
                     f"and none lives longer than {longest} s; choose more memory, or evaluator `scheduler`"
                 )
         return ""
+
+    def futility(self, action: Action) -> str:
+        """Why an epoch of an action would be paid and not finished; empty if it would."""
+        n, m = np.array([float(action.functions)]), np.array([float(action.memory_mb)])
+        needed_s, longest = float(self.expect(n, m, n, n).handler_s[0]), self.world.limits.timeout_rungs[-1]
+        if needed_s + WORKER_MARGIN_S <= longest:
+            return ""
+        return (
+            f"an epoch on {action.functions} functions of {action.memory_mb} MB needs about "
+            f"{needed_s:,.0f} s of each, and none lives longer than {longest} s; "
+            "choose more functions or more memory"
+        )
 
     def _evaluation_s(self, action: Action) -> float:
         """Time of the evaluation function, merging included where it merges."""

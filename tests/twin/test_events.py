@@ -67,6 +67,7 @@ def epochs(draw, rules=tuple(UpdateRule)):
         merge_s=draw(seconds),
         push_noise=draw(st.sampled_from([0.0, 0.1, 1.0])),
         retry_limit=draw(st.sampled_from([0, 2, 1000])),
+        reads_queue=draw(st.booleans()),
     )
     ready_s = np.round(rng.random(n) * draw(st.sampled_from([0.0, 0.5, 5.0])), 2)
     deadline_s = draw(st.sampled_from([0.5, 3.0, 20.0, 1e6]))
@@ -205,7 +206,7 @@ def plain(n: int, rule: BatchRule = BatchRule.CONSTANT, deadline_s: float = 1e6)
 
 
 def still(**changes) -> events.Times:
-    base = events.Times(flat(0.0), flat(0.0), 0.0, 0.5, 0.125, 0.0, 0.0, 0.0, 1000)
+    base = events.Times(flat(0.0), flat(0.0), 0.0, 0.5, 0.125, 0.0, 0.0, 0.0, 1000, False)
     return base._replace(**changes)
 
 

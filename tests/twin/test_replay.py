@@ -73,7 +73,7 @@ def test_the_pool_gives_what_keeping_every_version_gives(trace, overwrite):
     engine = replay.Interpreted(bent)
     bounds = np.arange(len(push) + 1)
     before = START.copy()
-    found = engine.replay(program, bounds, np.arange(len(push)), START, replay.empty_sums(SIZE))
+    found = engine.replay(program, bounds, np.arange(len(push)), START, replay.empty_sums(SIZE), 1)
     wanted, lost = keep_everything(push, read, rate, overwrite, lambda p, r: bent(p, r)[1])
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(START, before)
@@ -85,7 +85,7 @@ def test_the_compiled_loop_gives_what_keeping_every_version_gives(trace, overwri
     push, read, rate = trace
     program = replay.plan(push, read, rate, overwrite)
     rows, bounds = np.arange(len(push)) % 64, np.arange(len(push) + 1)
-    found = COMPILED.replay(program, bounds, rows, START, replay.empty_sums(SIZE))
+    found = COMPILED.replay(program, bounds, rows, START, replay.empty_sums(SIZE), 1)
     wanted, _ = keep_everything(push, read, rate, overwrite, lambda p, r: COMPILED.gradient(p, rows[r]))
     np.testing.assert_array_equal(found, wanted)
 
@@ -128,7 +128,7 @@ def test_nothing_pushed_leaves_the_model_as_it_was(rule):
     engine, empty = replay.Interpreted(bent), np.empty(0, np.int64)
     sums, rate = replay.empty_sums(SIZE), np.empty(0)
     if rule == "chain":
-        found = engine.replay(replay.chain(empty, rate), np.arange(3), np.arange(2), START, sums)
+        found = engine.replay(replay.chain(empty, rate), np.arange(3), np.arange(2), START, sums, 1)
     elif rule == "average":
         found = replay.replay_average(
             engine, empty, rate, np.arange(3), np.arange(3), np.arange(2), START, sums

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siren.hsp.quotas import divide
 from siren.twin import events
 from siren.twin.launch import latency
 from siren.twin.twin import job_of
@@ -64,7 +65,7 @@ def test_bandwidth_is_the_least_of_the_functions_its_cpus_and_its_share_of_the_s
 @given(st.integers(1, 240), st.integers(1, 10**6), st.integers(1, 10**7))
 def test_a_worker_needs_its_packages_its_shard_and_four_models(n, sample_bytes, parameters):
     job = dataclasses.replace(JOB, sample_bytes=sample_bytes, parameters=parameters)
-    shard = math.ceil(240 / n) * sample_bytes
+    shard = int(job.shard_samples(n)) * sample_bytes
     wanted = 30 + (shard + 4 * 4 * parameters) / 2**20
     assert laws.memory_needed_mb(job, n) == pytest.approx(wanted)
 
@@ -130,10 +131,17 @@ def test_compute_of_a_push_follows_the_batch_and_the_speed(n, m, rule):
 
 def test_a_shard_is_loaded_in_ranges_of_sixteen_megabytes():
     job = dataclasses.replace(JOB, sample_bytes=2**20)
-    for n, requests in ((1, 15), (15, 1), (16, 1), (5, 3)):
+    for n in (1, 5, 15, 16):
         epoch = laws.epoch_laws(WORLD, job, n, 1769)
-        assert epoch.load_requests == requests
-        assert epoch.load_s == pytest.approx(math.ceil(240 / n) * 2**20 / 78_643_200)
+        assert epoch.load_requests == math.ceil(job.shard_samples(n) / 16)
+        assert epoch.load_s == pytest.approx(job.shard_samples(n) * 2**20 / 78_643_200)
+
+
+def test_the_largest_shard_is_that_of_the_quotas():
+    for n in (1, 3, 7, 20):
+        for rule in BatchRule:
+            job = dataclasses.replace(JOB, batch_rule=rule)
+            assert job.shard_samples(n) == np.diff(divide(job, n).shards).max()
 
 
 def test_only_s3_merges_and_only_where_functions_meet_at_a_barrier():
