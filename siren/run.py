@@ -338,8 +338,11 @@ def _resolved(workload: Workload, world: World) -> dict[str, Any]:
 
 
 def _check_unchanged(settings: RunSettings, now: dict[str, Any], folder: RunFolder) -> None:
-    """Refuses to go on with a job that is no longer the one that began."""
-    changed = [name for name, value in now.items() if settings.resolved.get(name) != value]
+    """Refuses to go on with a job that is no longer the one that began.
+
+    A `model.py` may change: that is how a model that raised is repaired.
+    """
+    changed = [name for name in ("workload", "world") if settings.resolved.get(name) != now[name]]
     if changed:
         raise RunFolderError(
             f"{folder.path}: {' and '.join(changed)} changed since the run began: "

@@ -311,8 +311,8 @@ def test_two_processes_on_one_folder_are_refused(workload, tmp_path):
         assert second.returncode == 4
         assert_one_message(second.stderr, f"is being run by another process (pid {first.pid})")
         third = subprocess.run([*start, *arguments], check=False, capture_output=True, text=True)
-        assert third.returncode == 4
-        assert_one_message(third.stderr, "already holds files")
+        assert third.returncode == 2
+        assert_one_message(third.stderr, "is taken")
         assert first.poll() is None
     finally:
         first.send_signal(signal.SIGKILL)
@@ -465,9 +465,9 @@ def test_a_torn_last_line_is_not_an_epoch(launcher, interrupted, workload, tmp_p
 
 
 def test_there_is_nothing_to_resume_in_a_folder_that_is_none(launcher, tmp_path):
-    for path in (tmp_path / "missing", tmp_path):
+    for path, code in ((tmp_path / "missing", 2), (tmp_path, 4)):
         refused = launcher.run("--resume", str(path))
-        assert refused.code == 4
+        assert refused.code == code
         assert_one_message(refused.stderr, str(path))
 
 
