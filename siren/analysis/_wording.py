@@ -82,8 +82,5 @@ def next_lines(summary: RunSummary) -> Lines:
     """Where the results are and how to go on."""
     lines = [("results", _format.clean(summary.header.folder))]
     if summary.stop_reason in _RESUMABLE:
-        command = resume_command(_format.clean(summary.header.folder))
-        if summary.stop_reason is StopReason.LIMIT_REACHED:
-            command += ", with a larger --max-epochs or --max-time"
-        lines.append(("resume", command))
+        lines.append(("resume", resume_command(_format.clean(summary.header.folder))))
     return lines
