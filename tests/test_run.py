@@ -20,9 +20,7 @@ from siren.testing import tiny_model
 from siren.testing.crashes import Launcher
 from siren.testing.tiny import write_tiny_workload
 from siren.types import StopReason
-from siren.workloads import registry
 from siren.workloads.datasets import DatasetUnavailableError, mnist
-from siren.workloads.datasets.cache import cache_folder
 from siren.workloads.registry import load_workload
 
 # fmt: off
@@ -36,13 +34,24 @@ KEYS = {
 
 DIGITS = ("--workload", "softmax-digits", "--budget", "0.50")
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\x1b]")
-MNIST_IS_HERE = all((cache_folder() / "mnist" / name).is_file() for name in mnist.FILES)
+FETCH = "from siren.workloads.registry import load_workload; load_workload('mlp-mnist')"
 
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory):
     with Launcher(tmp_path_factory.mktemp("launcher")) as launcher:
         yield launcher
+
+
+@pytest.fixture(scope="module")
+def mnist_data() -> None:
+    """Real MNIST in the user's cache, fetched as a user's first run fetches it."""
+    fetched = subprocess.run(
+        [sys.executable, "-c", FETCH], check=False, capture_output=True, text=True, timeout=300
+    )
+    if "DatasetUnavailableError" in fetched.stderr:
+        pytest.skip(f"no source of MNIST can be reached here: {fetched.stderr.splitlines()[-1]}")
+    assert fetched.returncode == 0, fetched.stderr
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +348,7 @@ def test_without_mnist_a_job_that_was_asked_for_is_an_error(tmp_path, monkeypatc
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(not MNIST_IS_HERE, reason="MNIST is not in the cache, and tests fetch nothing")
+@pytest.mark.usefixtures("mnist_data")
 def test_the_default_job_learns_real_mnist(tmp_path):
     out = tmp_path / "run"
     ended = command("--budget", "2.00", "--json", "--out", str(out))
@@ -349,7 +358,6 @@ def test_the_default_job_learns_real_mnist(tmp_path):
     assert summary["target_reached"] is True
     assert summary["final_accuracy"] >= 0.96
     assert summary["cost_usd"] <= 2
-    assert summary["wall_s"] < 60
     losses = [
         json.loads(line)["status"]["report"]["loss"]
         for line in (out / "events.jsonl").read_text().splitlines()
@@ -357,10 +365,8 @@ def test_the_default_job_learns_real_mnist(tmp_path):
     assert losses[-1] == summary["final_loss"] < losses[0] < summary["initial_loss"]
 
 
-@pytest.mark.skipif(not MNIST_IS_HERE, reason="MNIST is not in the cache, and tests fetch nothing")
-@pytest.mark.skipif("lenet-mnist" not in registry.workload_names(), reason="no workload lenet-mnist")
+@pytest.mark.usefixtures("mnist_data")
 def test_lenet_learns_real_mnist(tmp_path):
-    pytest.importorskip("torch", reason="the extra [torch] is not installed")
     arguments = ("--workload", "lenet-mnist", "--budget", "2.00", "--max-epochs", "1", "--json")
     ended = command(*arguments, "--out", str(tmp_path / "run"))
     assert ended.returncode in (0, 6), ended.stderr

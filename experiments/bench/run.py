@@ -100,8 +100,8 @@ def versions_kept(repeats: int) -> dict[str, float]:
 
     found = {}
     none = events.Latency(0.0005, 0.2, 0.0, 0.0, 2.0, 0.0)
-    for functions in (10, 100, 1000, 3000):
-        pushes = 3000
+    for functions, each in ((10, 30), (100, 30), (1000, 30), (3000, 30), (3000, 1)):
+        pushes = functions * each
         first_push = np.arange(functions + 1) * pushes // functions
         starts = events.Starts(
             np.arange(functions) / 600,
@@ -115,7 +115,7 @@ def versions_kept(repeats: int) -> dict[str, float]:
             times, events.ASYNCHRONOUS, starts, split.first_push, split.first_sample, np.random.default_rng(0)
         )
         program = replay.plan(trace.push, trace.read_version, np.ones(len(trace.push)), False)
-        found[f"versions of the model kept, n={functions}, {pushes} pushes"] = float(program.slots)
+        found[f"versions of the model kept, n={functions}, {each} pushes each"] = float(program.slots)
     return found
 
 
