@@ -8,6 +8,7 @@ SirenError
 │   ├── PriceError             a region, architecture or memory that has no known price
 │   ├── ActionError            an action outside the world's grid, limits or the job's quota
 │   ├── ChannelError           an update rule that the chosen channel cannot carry
+│   ├── AgentError             a trained agent that is missing, damaged or made for other spaces
 │   └── MissingExtraError      an optional package that is not installed
 ├── WorkloadError              a workload folder or its model that does not keep its contract (exit 2)
 ├── DatasetError               data that cannot be had, or does not match its checksum (exit 2)
@@ -70,6 +71,10 @@ class ActionError(UsageError):
 
 class ChannelError(UsageError):
     """An update rule that the chosen channel cannot carry."""
+
+
+class AgentError(UsageError):
+    """A trained agent that is missing, damaged or made for other spaces."""
 
 
 class MissingExtraError(UsageError):
