@@ -32,6 +32,7 @@ from siren.errors import (
     UsageError,
     WorkloadError,
 )
+from siren.loop import Limits
 from siren.money.amounts import parse_budget
 from siren.money.ledger import Ledger
 from siren.money.pricer import RunTotals
@@ -39,7 +40,7 @@ from siren.platforms.base import Platform
 from siren.platforms.twin import TwinPlatform
 from siren.policies import JobView, Policy, parse_policy
 from siren.settings import RunSettings, given_settings, saved_settings
-from siren.training import Limits, Trainer, preflight
+from siren.training import Trainer, preflight
 from siren.twin.twin import job_of
 from siren.types import BatchRule, ChannelKind, RunHeader, RunObserver, RunSummary, StopReason, UpdateRule
 from siren.workloads.datasets import DatasetUnavailableError
@@ -282,7 +283,6 @@ def _train(run: _Run, folder: RunFolder, ledger: Ledger, observer: RunObserver, 
     trainer = Trainer(
         platform=run.platform,
         policy=run.policy,
-        costing=run.costing,
         view=run.view,
         ledger=ledger,
         folder=folder,

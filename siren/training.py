@@ -16,67 +16,18 @@ still to be done.
 
 from __future__ import annotations
 
-import logging
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from dataclasses import asdict
 
 from siren.analysis.run_folder import RunFolder
-from siren.errors import ActionError, BudgetError, PlatformError, RunFolderError, UsageError, WorkloadError
-from siren.money.amounts import exact
+from siren.errors import BudgetError, PlatformError, RunFolderError, UsageError, WorkloadError
+from siren.loop import JobLoop, Limits, Progress
 from siren.money.bill import Bill
 from siren.money.ledger import Ledger
-from siren.money.pricer import RunTotals
 from siren.platforms.base import Platform
 from siren.policies import FixedPolicy, JobView, Policy
-from siren.types import (
-    EpochRecord,
-    EpochReport,
-    EpochStatus,
-    RunHeader,
-    RunObserver,
-    RunSummary,
-    StopReason,
-)
-from siren.worlds.costing import Costing, EpochPlan, Outlook
-
-log = logging.getLogger(__name__)
-
-EXPLODED = 20.0
-"""A held-out loss above this multiple of the initial one counts as divergence."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Where a run stops on its own.
-
-    Attributes:
-        target_loss: Held-out loss at which the job is done.
-        max_epochs: Most epochs.
-        max_time_s: No epoch starts after so many seconds on the platform's clock.
-    """
-
-    target_loss: float
-    max_epochs: int
-    max_time_s: float = math.inf
-
-
-@dataclass
-class _Progress:
-    """What the loop keeps beside the records, saved with every checkpoint."""
-
-    initial_loss: float
-    initial_accuracy: float
-    best_loss: float
-    best_epoch: int
-    wall_s: float
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+from siren.types import EpochRecord, RunHeader, RunObserver, RunSummary, StopReason
 
 
 class Trainer:
@@ -90,7 +41,6 @@ class Trainer:
     Args:
         platform: Where epochs run.
         policy: What decides.
-        costing: Laws and prices of the job.
         view: The job as the policy, already started, sees it.
         ledger: The account; one that was loaded continues a run.
         folder: The run folder, locked by the caller.
@@ -99,6 +49,7 @@ class Trainer:
         limits: Where it stops.
         layout: The model's tensors, for the saved model.
         initial: Held-out (loss, accuracy) of the initial model.
+        roll_back: See `JobLoop`.
     """
 
     def __init__(
@@ -106,7 +57,6 @@ class Trainer:
         *,
         platform: Platform,
         policy: Policy,
-        costing: Costing,
         view: JobView,
         ledger: Ledger,
         folder: RunFolder,
@@ -115,13 +65,12 @@ class Trainer:
         limits: Limits,
         layout: Mapping[str, tuple[int, ...]],
         initial: tuple[float, float],
+        roll_back: bool = False,
     ) -> None:
-        self._platform, self._policy, self._costing = platform, policy, costing
-        self._view, self._ledger, self._folder = view, ledger, folder
-        self._observer, self._header, self._limits, self._layout = observer, header, limits, layout
-        self._records: list[EpochRecord] = []
-        self._totals = RunTotals()
-        self._progress = _Progress(*initial, initial[0], 0, 0.0)
+        self._loop = JobLoop(platform, policy, view, ledger, limits, initial, roll_back=roll_back)
+        self._platform, self._ledger, self._folder = platform, ledger, folder
+        self._observer, self._header, self._layout = observer, header, layout
+        self._wall_s = 0.0
         self.interrupted = False
         self.committing = False
         self.ended = False
@@ -135,8 +84,8 @@ class Trainer:
         """
         self._begin()
         try:
-            self._observer.started(self._header, tuple(self._records), self._progress.initial_loss)
-            reason, detail = self._loop()
+            self._observer.started(self._header, tuple(self._loop.records), self._loop.progress.initial_loss)
+            reason, detail = self._train()
         except (UsageError, WorkloadError) as error:
             reason, detail = StopReason.USAGE_ERROR, str(error)
         except PlatformError as error:
@@ -160,13 +109,15 @@ class Trainer:
             self._checkpoint(0)
         tensors, state = self._folder.read_checkpoint(len(records))
         self._settle_open(records)
-        self._records = list(records)
-        for record in records:
-            self._totals = self._totals.after(record.status.report.usage)
         self._platform.restore(tensors, state["platform"])
-        self._progress = _Progress(**state["run"])
-        if self._progress.best_epoch == len(records):  # killed before it was saved, perhaps
-            self._save_model(len(records), self._progress.best_loss)
+        self._wall_s = state["wall_s"]
+        progress = Progress(**state["run"])
+        if progress.best_epoch == len(records):  # killed before it was saved, perhaps
+            self._save_model(len(records), progress.best_loss)
+            best = self._platform.params.copy()
+        else:
+            best = self._folder.read_model()[0]
+        self._loop.resume(list(records), progress, best)
 
     def _check_account(self, records: tuple[EpochRecord, ...]) -> None:
         """Refuses a ledger and events that are not of one moment, before anything is written."""
@@ -203,110 +154,51 @@ class Trainer:
         else:
             self._ledger.charge_worst_case()
 
-    def _loop(self) -> tuple[StopReason, str]:
-        view = self._view
+    def _train(self) -> tuple[StopReason, str]:
+        loop = self._loop
         while True:
-            ended = self._ended()
+            ended = loop.ended()
             if ended is not None:
                 return ended
-            view.outlook = self._outlook()
-            decision = self._policy.decide(self._records)
-            plan = view.plan(decision.action) if decision else None
-            if decision is None or plan is None:
-                return StopReason.BUDGET_EXHAUSTED, _shortage(self._policy, view)
-            epoch = len(self._records) + 1
-            self._observer.epoch_started(epoch, decision)
-            self._ledger.reserve(epoch, plan.reserve_usd)
-            try:
-                report = self._platform.run_epoch(plan)
-            except ActionError:  # refused before anything was launched
-                self._ledger.release_for_replay()
-                raise
-            except BaseException:
-                self._abandon()
-                raise
-            record = EpochRecord(decision, plan.timeout_s, plan.reserve_usd, self._status(report, plan))
+            if self.interrupted:
+                return StopReason.INTERRUPTED, "interrupted; nothing is lost"
+            decided = loop.decide()
+            if decided is None:
+                return StopReason.BUDGET_EXHAUSTED, _shortage(loop.policy, loop.view)
+            self._observer.epoch_started(loop.epoch, decided[0])
+            record = loop.run(*decided)
+            if loop.progress.rolled_back_epoch == loop.epoch:
+                best = loop.progress.best_epoch
+                self._observer.note(f"epoch {loop.epoch} diverged: going on with the model of epoch {best}")
             self.committing = True
             self._commit(record)
             self.committing = False
             self._observer.epoch_ended(record)
 
-    def _abandon(self) -> None:
-        """Closes the reservation of an epoch that failed."""
-        if self._ledger.open_reservation is None:
-            return
-        if self._platform.replays:
-            self._ledger.release_for_replay()
-        else:
-            self._ledger.charge_worst_case()
-
-    def _status(self, report: EpochReport, plan: EpochPlan) -> EpochStatus:
-        bill = self._costing.pricer.price_epoch(report.usage, previous=self._totals)
-        with exact():
-            left_usd = self._ledger.left_usd + plan.reserve_usd - bill.total
-        return EpochStatus(
-            report=report,
-            cost_usd=bill.total,
-            bill=dict(bill),
-            budget_left_usd=left_usd,
-            elapsed_s=self._platform.clock_s,
-        )
-
     def _commit(self, record: EpochRecord) -> None:
-        report = record.status.report
-        if report.loss < self._progress.best_loss:
-            self._progress.best_loss, self._progress.best_epoch = report.loss, report.epoch
+        report, progress = record.status.report, self._loop.progress
         self._checkpoint(report.epoch)
         self._folder.append(record)
-        if self._progress.best_epoch == report.epoch:
+        if progress.best_epoch == report.epoch:
             self._save_model(report.epoch, report.loss)
-        self._ledger.settle(report.epoch, Bill(record.status.bill))
-        self._records.append(record)
-        self._totals = self._totals.after(report.usage)
+        self._loop.book(record)
 
     def _checkpoint(self, epoch: int) -> None:
         tensors, state = self._platform.save()
         now = time.monotonic()
-        self._progress.wall_s += now - self._began
+        self._wall_s += now - self._began
         self._began = now
+        run = asdict(self._loop.progress)
         self._folder.write_checkpoint(
-            epoch, tensors, {"platform": dict(state), "run": self._progress.to_json()}
+            epoch, tensors, {"platform": dict(state), "run": run, "wall_s": self._wall_s}
         )
 
     def _save_model(self, epoch: int, loss: float) -> None:
         metadata = {"workload": self._header.workload, "epoch": str(epoch), "heldout_loss": repr(loss)}
         self._folder.write_model(self._platform.params, self._layout, metadata)
 
-    def _outlook(self) -> Outlook:
-        return Outlook(self._platform.clock_s, len(self._records) + 1, self._totals, self._ledger.left_usd)
-
-    def _ended(self) -> tuple[StopReason, str] | None:
-        """Why the run is over, if it is; asked before every epoch."""
-        limits, records = self._limits, self._records
-        loss = records[-1].status.report.loss if records else self._progress.initial_loss
-        elapsed_s = self._platform.clock_s
-        if loss <= limits.target_loss:
-            return (
-                StopReason.TARGET_REACHED,
-                f"held-out loss {loss:.4g} is at or below {limits.target_loss:.4g}",
-            )
-        if not (
-            np.isfinite(loss) and loss <= EXPLODED * max(self._progress.initial_loss, limits.target_loss)
-        ):
-            return StopReason.DIVERGED, (
-                f"held-out loss {loss:.4g} after epoch {len(records)}: lower the learning rate, "
-                "use fewer functions, or damp updates with --update-rule staleness"
-            )
-        if self.interrupted:
-            return StopReason.INTERRUPTED, "interrupted; nothing is lost"
-        if len(records) >= limits.max_epochs:
-            return StopReason.LIMIT_REACHED, f"--max-epochs {limits.max_epochs} reached"
-        if elapsed_s >= limits.max_time_s:
-            return StopReason.LIMIT_REACHED, f"--max-time {limits.max_time_s:g} s reached"
-        return None
-
     def _summary(self, reason: StopReason, detail: str) -> RunSummary:
-        progress, records = self._progress, self._records
+        progress, records = self._loop.progress, self._loop.records
         last = records[-1].status.report if records else None
         return RunSummary(
             header=self._header,
@@ -321,7 +213,7 @@ class Trainer:
             best_epoch=progress.best_epoch,
             epochs=len(records),
             duration_s=self._platform.clock_s,
-            wall_s=progress.wall_s + time.monotonic() - self._began,
+            wall_s=self._wall_s + time.monotonic() - self._began,
         )
 
 

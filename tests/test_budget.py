@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from siren.errors import LedgerError, OverBudgetError
+from siren.loop import Limits
 from siren.money import Bill, Ledger
 from siren.money.amounts import exact
 from siren.money.pricer import RunTotals
@@ -25,7 +26,7 @@ from siren.testing.draws import PAIRS, costing_of, draw_budget, draw_job, draw_p
 from siren.testing.fakes import FakePlatform, MemoryFolder
 from siren.testing.platform import PLENTY, Subject, check_usage
 from siren.testing.tiny import tiny_costing, tiny_workload
-from siren.training import Limits, Trainer
+from siren.training import Trainer
 from siren.twin.twin import job_of
 from siren.types import Action, EpochReport, RunHeader, RunObserver, RunSummary, StopReason
 from siren.workloads.workload import Workload
@@ -94,7 +95,6 @@ def run(
     trainer = Trainer(
         platform=platform,
         policy=policy,
-        costing=costing,
         view=job_view,
         ledger=ledger,
         folder=folder,

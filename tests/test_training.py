@@ -19,13 +19,14 @@ from siren.errors import (
     RunFolderError,
     WorkloadError,
 )
+from siren.loop import EXPLODED, ROLL_BACKS, Limits
 from siren.money import Ledger
 from siren.money.amounts import exact
 from siren.money.pricer import RunTotals
 from siren.policies import FixedPolicy, JobView
 from siren.testing.fakes import FakePlatform
 from siren.testing.tiny import tiny_costing, tiny_workload
-from siren.training import EXPLODED, Limits, Trainer, preflight
+from siren.training import Trainer, preflight
 from siren.types import Action, RunHeader, RunObserver, StopReason
 from siren.worlds.costing import Outlook
 
@@ -40,6 +41,7 @@ class Witness(RunObserver):
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.noted: list[str] = []
         self.past = -1
 
     def started(self, header, past, initial_loss) -> None:
@@ -51,6 +53,9 @@ class Witness(RunObserver):
 
     def epoch_ended(self, record) -> None:
         self.told.append(f"ended {record.status.report.epoch}")
+
+    def note(self, text) -> None:
+        self.noted.append(text)
 
     def finished(self, summary) -> None:
         self.told.append("finished")
@@ -67,6 +72,7 @@ def trainer_on(
     limits: Limits | None = None,
     observer: RunObserver | None = None,
     disk: Disk | None = None,
+    roll_back: bool = False,
 ) -> Trainer:
     """A trainer that begins in a new folder, or goes on in one that exists."""
     policy = policy or FixedPolicy(ACTION)
@@ -101,7 +107,6 @@ def trainer_on(
     return Trainer(
         platform=platform,
         policy=policy,
-        costing=COSTING,
         view=job,
         ledger=ledger,
         folder=folder,
@@ -110,6 +115,7 @@ def trainer_on(
         limits=limits or Limits(0.1, 5),
         layout=WORKLOAD.model.layout,
         initial=initial,
+        roll_back=roll_back,
     )
 
 
@@ -255,6 +261,28 @@ def test_a_loss_that_explodes_ends_the_run(tmp_path, loss):
     again = trainer_on(path, FakePlatform(COSTING)).run()
     assert again.stop_reason is StopReason.DIVERGED
     assert again.epochs == 2
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, EXPLODED * 1.01], ids=str)
+def test_a_loss_that_explodes_sets_the_model_back_to_the_best_one(tmp_path, loss):
+    losses = (0.9, loss, 0.8, 0.05)
+    platform, witness = FakePlatform(COSTING, losses=losses), Witness()
+    summary = trainer_on(tmp_path / "run", platform, observer=witness, roll_back=True).run()
+    assert (summary.stop_reason, summary.epochs) == (StopReason.TARGET_REACHED, 4)
+    assert platform.params[0] == 3  # epochs 1, 3 and 4; epoch 2 is undone, and paid
+    assert witness.noted == ["epoch 2 diverged: going on with the model of epoch 1"]
+    limits = Limits(0.1, 2)
+    trainer_on(tmp_path / "cut", FakePlatform(COSTING, losses=losses), limits=limits, roll_back=True).run()
+    resumed = trainer_on(tmp_path / "cut", FakePlatform(COSTING, losses=losses), roll_back=True).run()
+    assert (resumed.epochs, resumed.bill) == (4, summary.bill)
+    paths = [tmp_path / name / "events.jsonl" for name in ("run", "cut")]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_run_that_diverges_again_and_again_is_given_up(tmp_path):
+    platform = FakePlatform(COSTING, losses=(0.9, math.nan))
+    summary = trainer_on(tmp_path / "run", platform, limits=Limits(0.1, 99), roll_back=True).run()
+    assert (summary.stop_reason, summary.epochs) == (StopReason.DIVERGED, 1 + ROLL_BACKS + 1)
 
 
 def test_a_rise_of_the_loss_does_not_end_the_run(tmp_path):

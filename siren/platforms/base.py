@@ -68,6 +68,10 @@ class Platform(Protocol):
         """The model after the last epoch."""
         ...
 
+    def set_params(self, params: NDArray[np.float32]) -> None:
+        """Makes this the model that the next epoch starts from."""
+        ...
+
     @property
     def clock_s(self) -> float:
         """Time of the run so far, on the platform's clock."""

@@ -57,6 +57,10 @@ class TwinPlatform:
         """See `Platform.params`."""
         return self._twin.params
 
+    def set_params(self, params: NDArray[np.float32]) -> None:
+        """See `Platform.set_params`."""
+        self._twin.params = params.copy()
+
     @property
     def clock_s(self) -> float:
         """See `Platform.clock_s`."""

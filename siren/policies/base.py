@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
@@ -12,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siren.errors import ActionError
-from siren.platforms.base import Platform
 from siren.types import Action, Decision, EpochRecord, Forecast
 from siren.units import MB_PER_GB
 from siren.workloads.spec import TrainingSpec
@@ -47,6 +47,18 @@ class Predictions:
     handler_s: NDArray[np.float64]
 
 
+class Starts(Protocol):
+    """What a job's view asks of the platform; every `siren.platforms.base.Platform` answers."""
+
+    def check_action(self, action: Action) -> None:
+        """Refuses an action that the job cannot run there."""
+        ...
+
+    def expect_starts(self, action: Action, timeout_s: int) -> tuple[int, int]:
+        """How many functions of the next epoch would (start cold, load their shard)."""
+        ...
+
+
 class JobView:
     """What a policy may know of a job: the laws, the money, and the state of the run.
 
@@ -55,21 +67,25 @@ class JobView:
         platform: Where the job runs; asked for its warm environments.
         training: How the job trains.
         initial_loss: Held-out loss of the initial model.
-        outlook: The state of the run; the trainer renews it before every decision.
+        outlook: The state of the run; it is renewed before every decision.
+        explains: Whether decisions are to hold forecasts; without them policies are faster.
     """
 
     def __init__(
         self,
         costing: Costing,
-        platform: Platform,
+        platform: Starts,
         training: TrainingSpec,
         initial_loss: float,
         outlook: Outlook,
+        *,
+        explains: bool = True,
     ) -> None:
         self.costing = costing
         self.training = training
         self.initial_loss = initial_loss
         self.outlook = outlook
+        self.explains = explains
         self._platform = platform
 
     @functools.cached_property
@@ -163,6 +179,22 @@ class JobView:
             loss=loss,
             fits=plan is not None,
             note="" if plan else "its worst case does not fit the budget that is left",
+        )
+
+    def explain(self, decision: Decision, loss_after: Callable[[Action], float]) -> Decision:
+        """The decision with forecasts of its action and the neighbours, if they are wanted.
+
+        Args:
+            decision: What was decided.
+            loss_after: The loss that the policy expects after an epoch of an action; NaN if unknown.
+        """
+        if not self.explains:
+            return decision
+        near = self.neighbours(decision.action)
+        return dataclasses.replace(
+            decision,
+            forecast=self.forecast(decision.action, loss_after(decision.action)),
+            neighbours=tuple(self.forecast(action, loss_after(action)) for action in near),
         )
 
 

@@ -49,9 +49,5 @@ class FixedPolicy:
         assert self._job is not None
         if self._job.plan(self.action) is None:
             return None
-        return Decision(
-            action=self.action,
-            reason=f"fixed at {self.action.functions} functions of {self.action.memory_mb} MB by --policy",
-            forecast=self._job.forecast(self.action, math.nan),
-            neighbours=tuple(self._job.forecast(a, math.nan) for a in self._job.neighbours(self.action)),
-        )
+        reason = f"fixed at {self.action.functions} functions of {self.action.memory_mb} MB"
+        return self._job.explain(Decision(self.action, reason), lambda action: math.nan)

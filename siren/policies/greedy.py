@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -82,20 +83,19 @@ class GreedyPolicy:
             f"{updates[chosen] / p.duration_s[chosen]:.3g} effective updates a second "
             f"at ${p.marginal_usd[chosen]:.3g} an epoch"
         )
-        return Decision(
-            action=action,
-            reason=reason,
-            forecast=job.forecast(action, _loss_after(loss, rate, float(updates[chosen]))),
-            neighbours=tuple(self._neighbour(a, rate, loss, cap) for a in job.neighbours(action)),
-        )
+        told = job.explain(Decision(action, reason), functools.partial(self._loss_after, rate, loss))
+        return dataclasses.replace(told, neighbours=tuple(_capped(f, cap) for f in told.neighbours))
 
-    def _neighbour(self, action: Action, rate: float, loss: float, cap: int) -> Forecast:
+    def _loss_after(self, rate: float, loss: float, action: Action) -> float:
         assert self._job is not None
         updates = float(effective_updates(self._job, np.array([float(action.functions)]))[0])
-        forecast = self._job.forecast(action, _loss_after(loss, rate, updates))
-        if action.functions > cap and not forecast.note:
-            return dataclasses.replace(forecast, note=f"above the cap of {cap} functions")
-        return forecast
+        return loss * math.exp(-rate * updates) if rate > 0 else math.nan
+
+
+def _capped(forecast: Forecast, cap: int) -> Forecast:
+    if forecast.action.functions > cap and not forecast.note:
+        return dataclasses.replace(forecast, note=f"above the cap of {cap} functions")
+    return forecast
 
 
 def _rank(
@@ -112,10 +112,6 @@ def _rank(
         steps = np.floor(np.log(speed / speed[lasting].max()) / math.log(EQUALLY_FAST))
         return np.lexsort((p.marginal_usd, steps, ~lasting)), "fastest progress"
     return np.argsort(p.marginal_usd / updates, kind="stable"), "cheapest progress"
-
-
-def _loss_after(loss: float, rate: float, updates: float) -> float:
-    return loss * math.exp(-rate * updates) if rate > 0 else math.nan
 
 
 def effective_updates(job: JobView, functions: NDArray[np.float64]) -> NDArray[np.float64]:

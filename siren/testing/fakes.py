@@ -56,6 +56,7 @@ class FakePlatform:
         self._costing, self._seed, self._losses, self._greed = costing, seed, losses, greed
         self._failures, self._overruns = dict(failures or {}), dict(overruns or {})
         self._epoch, self._clock_s, self._totals = 0, 0.0, RunTotals()
+        self._model = 0
 
     def start(self) -> tuple[float, float]:
         """See `Platform.start`."""
@@ -79,7 +80,7 @@ class FakePlatform:
             raise self._failures.pop(epoch)
         usage, duration_s = self._usage(plan, random.Random(f"{self._seed}, {epoch}"))
         loss = self._losses[min(epoch, len(self._losses)) - 1]
-        self._epoch, self._clock_s = epoch, self._clock_s + duration_s
+        self._epoch, self._clock_s, self._model = epoch, self._clock_s + duration_s, self._model + 1
         self._totals = self._totals.after(usage)
         return _report(epoch, plan.action, loss, duration_s, usage)
 
@@ -112,7 +113,11 @@ class FakePlatform:
     @property
     def params(self) -> NDArray[np.float32]:
         """See `Platform.params`."""
-        return np.full(self._costing.job.parameters, self._epoch, np.float32)
+        return np.full(self._costing.job.parameters, self._model, np.float32)
+
+    def set_params(self, params: NDArray[np.float32]) -> None:
+        """See `Platform.set_params`; the next epochs count on from its number."""
+        self._model = int(params[0])
 
     @property
     def clock_s(self) -> float:
@@ -127,6 +132,7 @@ class FakePlatform:
     def restore(self, tensors: Tensors, state: State) -> None:
         """See `Platform.restore`."""
         self._epoch, self._clock_s = int(state["epoch"]), float(state["clock_s"])
+        self._model = int(tensors["params"][0])
         self._totals = RunTotals.from_json(state["totals"])
 
     def close(self) -> None:

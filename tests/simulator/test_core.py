@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-import siren.training
+import siren.loop
 from siren.money.pricer import RunTotals
 from siren.simulator import core, observation, tables
 from siren.simulator.core import Col, End
@@ -224,7 +224,7 @@ def test_too_many_epochs_truncate(pool):
 
 
 def test_a_run_and_an_episode_explode_at_the_same_loss():
-    assert tables.EXPLODED == siren.training.EXPLODED
+    assert tables.EXPLODED == siren.loop.EXPLODED
 
 
 def test_the_papers_reward_ends_with_a_constant(jobs, pool, rng):
