@@ -123,7 +123,7 @@ def exact_quantity(value: float | Decimal, what: str) -> Fraction:
     if not finite or not (value == 0 or _SMALLEST <= value <= QUANTITY_LIMIT):
         raise LedgerError(f"{what} is {value!r}: give a finite number from 0 to {QUANTITY_LIMIT}")
     if isinstance(value, float):
-        return Fraction(repr(float(value)))
+        return Fraction(Decimal(repr(float(value))))
     return Fraction(value if isinstance(value, Decimal) else int(value))
 
 

@@ -77,28 +77,41 @@ def billed_ms_array(
         LedgerError: As in `billed_ms`.
     """
     _check_granularity(granularity_ms)
-    duration, init = np.broadcast_arrays(
-        np.asarray(duration_ms, dtype=np.float64), np.asarray(init_ms, dtype=np.float64)
-    )
+    duration, init = np.asarray(duration_ms, dtype=np.float64), np.asarray(init_ms, dtype=np.float64)
+    if duration.shape != init.shape:
+        duration, init = np.broadcast_arrays(duration, init)
     for name, values in (("duration_ms", duration), ("init_ms", init)):
-        if not np.all((values >= 0) & (values < _MAX_MS)):  # NaN fails both
+        if values.size and not (values.min() >= 0 and values.max() < _MAX_MS):  # NaN fails both
             raise LedgerError(
                 f"{name} holds a time that is negative, NaN, infinite or above {_MAX_MS:.0f} ms"
             )
     shape = duration.shape
-    duration, init = np.atleast_1d(duration), np.atleast_1d(init)
+    duration, init = duration.ravel(), init.ravel()
     total = duration + init if init_billed else duration
     steps = total / granularity_ms
     billed: npt.NDArray[np.int64] = np.ceil(steps).astype(np.int64)
-    whole = (duration == np.floor(duration)) & ((init == np.floor(init)) | (not init_billed))
-    if np.any(whole):
-        billed = np.where(whole, -(-total.astype(np.int64) // granularity_ms), billed)
-    unsure = np.abs(steps - np.rint(steps)) <= _GUARD_ULPS * np.spacing(steps)
     billed *= granularity_ms
-    for index in np.argwhere(unsure & ~whole):
-        at = tuple(index)
-        billed[at] = billed_ms(float(duration[at]), float(init[at]), granularity_ms, init_billed)
+    unsure = np.abs(steps - np.rint(steps)) <= _GUARD_ULPS * np.spacing(steps)
+    if unsure.any():
+        _settle(np.flatnonzero(unsure), billed, duration, init, granularity_ms, init_billed)
     return billed.reshape(shape)
+
+
+def _settle(
+    unsure: npt.NDArray[np.int64],
+    billed: npt.NDArray[np.int64],
+    duration: npt.NDArray[np.float64],
+    init: npt.NDArray[np.float64],
+    granularity_ms: int,
+    init_billed: bool,
+) -> None:
+    """Writes the exact answer where rounding in float64 leaves a doubt; all arrays flat."""
+    whole = (duration == np.floor(duration)) & ((init == np.floor(init)) | (not init_billed))
+    whole_ms = duration + init if init_billed else duration
+    easy = unsure[whole[unsure]]
+    billed[easy] = -(-whole_ms[easy].astype(np.int64) // granularity_ms) * granularity_ms
+    for at in unsure[~whole[unsure]].tolist():
+        billed[at] = billed_ms(float(duration[at]), float(init[at]), granularity_ms, init_billed)
 
 
 def _check_granularity(granularity_ms: int) -> None:

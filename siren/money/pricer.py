@@ -201,14 +201,32 @@ class Pricer:
     def worst_bill(self, bounds: EpochBounds, *, previous: RunTotals) -> Bill:
         """The items of `worst_case`: `worst_usage` at the dearest duration price that may still apply."""
         usage = self.worst_usage(bounds)
+        usd_per_gb_s = self.dearest_usd_per_gb_s(previous)
         with exact():
-            usd_per_gb_s = billing.highest_price(self.duration_tiers, self.month_gb_s_used + previous.gb_s)
             return self._bill(
                 usage,
                 previous,
                 compute=self._gb_s(usage.memory_mb, usage.billed_ms) * usd_per_gb_s,
                 evaluation=self._gb_s(usage.evaluator_memory_mb, usage.evaluator_billed_ms) * usd_per_gb_s,
             )
+
+    def dearest_usd_per_gb_s(self, previous: RunTotals) -> Decimal:
+        """The dearest price of a GB-second that may still apply in this month."""
+        with exact():
+            return billing.highest_price(self.duration_tiers, self.month_gb_s_used + previous.gb_s)
+
+    def cache_usd(self, until_s: float, previous: RunTotals) -> Decimal:
+        """Dollars for the started hours of a cache node needed up to `until_s`, beyond those billed before.
+
+        Raises:
+            PriceError: A cache is needed and no node was named.
+            LedgerError: `until_s` is negative, NaN or infinite.
+        """
+        started_hours = max(0, billing.cache_hours(until_s) - previous.cache_hours)
+        if until_s > 0 and self.cache_node is None:
+            raise PriceError("the epoch used a cache and no cache node has a price here: name a cache_node")
+        with exact():
+            return started_hours * self.cache_usd_per_h
 
     def worst_usage(self, bounds: EpochBounds) -> Usage:
         """Every invocation initialises and runs as long as it may, as often as it may be repeated.
@@ -259,9 +277,6 @@ class Pricer:
         run_ms = check_count(usage.billed_ms, "billed_ms") + check_count(
             usage.evaluator_billed_ms, "evaluator_billed_ms"
         )
-        started_hours = max(0, billing.cache_hours(usage.cache_s) - previous.cache_hours)
-        if usage.cache_s > 0 and self.cache_node is None:
-            raise PriceError("the epoch used a cache and no cache node has a price here: name a cache_node")
         with exact():
             return Bill(
                 {
@@ -273,7 +288,7 @@ class Pricer:
                     "s3_requests": check_count(usage.s3_puts, "s3_puts") * self.s3_put_usd
                     + check_count(usage.s3_gets, "s3_gets") * self.s3_get_usd,
                     "s3_storage": billing.storage_usd(usage.s3_gb_s, self.s3_storage_usd_per_gb_month),
-                    "cache": started_hours * self.cache_usd_per_h,
+                    "cache": self.cache_usd(usage.cache_s, previous),
                     "logs": billing.traffic_usd(usage.log_bytes, self.log_usd_per_gb),
                     "transfer": billing.traffic_usd(usage.egress_bytes, self.egress_usd_per_gb),
                 }

@@ -33,10 +33,11 @@ class Softmax:
         return np.zeros(self.inputs * self.classes, np.float32)
 
     def _log_probabilities(self, params: Params, features: Singles) -> Singles:
-        z = features @ params.reshape(self.inputs, self.classes)
-        z -= z.max(axis=1, keepdims=True)
-        z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
-        return z
+        """Class by class, which is much faster than sample by sample; returned as (samples, classes)."""
+        z = np.ascontiguousarray((features @ params.reshape(self.inputs, self.classes)).T)
+        z -= z.max(axis=0)
+        z -= np.log(np.exp(z).sum(axis=0))
+        return z.T
 
     def loss_and_grad(self, params: Params, features: Singles, labels: NDArray[Any]) -> tuple[float, Params]:
         """The mean cross-entropy of a mini-batch and its gradient."""

@@ -73,11 +73,15 @@ class Environments:
             now_s: The run's clock.
         """
         pool = self._pools.setdefault(version, _Pool())
-        alive = [k for k, used in enumerate(pool.used_s) if self._alive(used, now_s)]
-        pool.shards, pool.used_s = [pool.shards[k] for k in alive], [pool.used_s[k] for k in alive]
+        if pool.used_s and not self._alive(min(pool.used_s), now_s):
+            alive = [k for k, used in enumerate(pool.used_s) if self._alive(used, now_s)]
+            pool.shards, pool.used_s = [pool.shards[k] for k in alive], [pool.used_s[k] for k in alive]
         n = len(shards)
         cold, load = np.zeros(n, np.bool_), np.ones(n, np.bool_)
         holder = {shard: k for k, shard in enumerate(pool.shards)}
+        if len(holder) == n and pool.shards == shards:  # as in the epoch before
+            load[:] = False
+            return Placement(cold, load, self._wait(cold, now_s))
         taken: set[int] = set()
         for i, shard in enumerate(shards):
             held = holder.get(shard, -1)
@@ -97,6 +101,9 @@ class Environments:
     def release(self, version: Version, shards: list[Shard], ended_s: float, killed: set[Shard]) -> None:
         """Marks the epoch's environments as used until `ended_s`; killed ones are gone."""
         pool = self._pools[version]
+        if not killed and pool.shards == shards:
+            pool.used_s = [ended_s] * len(shards)
+            return
         busy = set(shards)
         kept = [
             (shard, ended_s if shard in busy else used)
@@ -109,6 +116,8 @@ class Environments:
         refilled = self._tokens + (now_s - self._tokens_at_s) * self._start.scale_out_rate
         self._tokens = min(float(self._start.scale_out_burst), refilled)
         self._tokens_at_s = now_s
+        if not cold.any():
+            return np.full(len(cold), max(0.0, -self._tokens / self._start.scale_out_rate))
         order = np.cumsum(cold) * cold
         wait_s: NDArray[np.float64] = np.maximum(0.0, (order - self._tokens) / self._start.scale_out_rate)
         self._tokens -= float(cold.sum())

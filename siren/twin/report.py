@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from siren.hsp.quotas import Quotas
-from siren.money.billed_time import billed_ms_array
+from siren.money.billed_time import billed_ms, billed_ms_array
 from siren.twin import events, replay
 from siren.twin.environments import Placement
 from siren.twin.launch import Launch
@@ -61,9 +61,8 @@ def report(costing: Costing, course: Course) -> EpochReport:
     """The epoch's report."""
     job, trace, launch = costing.job, course.trace, course.launch
     action, n = course.plan.action, course.plan.action.functions
-    start_s, load_s = float(launch.began_s.mean()), float(launch.load_s.mean())
-    fetch_s, compute_s = float(trace.fetch_s.mean()), float(trace.compute_s.mean())
-    update_s = float(trace.update_s.mean())
+    times = launch.began_s, launch.load_s, trace.fetch_s, trace.compute_s, trace.update_s
+    start_s, load_s, fetch_s, compute_s, update_s = (float(x.sum()) / n for x in times)
     merge_s = float(course.laws.merge_s) if job.update_rule is UpdateRule.AVERAGE else 0.0
     evaluate_s = merge_s + float(course.laws.evaluate_s)
     duration_s = trace.barrier_s + evaluate_s
@@ -112,14 +111,14 @@ def _usage(costing: Costing, course: Course, duration_s: float) -> Usage:
     if job.update_rule is UpdateRule.AVERAGE:
         evaluate_s += float(course.laws.merge_s)
     evaluate_s = min(evaluate_s, float(course.plan.timeout_s))  # the platform would kill it then
-    evaluator_ms = billed_ms_array(evaluations * evaluate_s * MS_PER_S, 0.0, billing.granularity)
+    evaluator_ms = billed_ms(evaluate_s * MS_PER_S, 0.0, billing.granularity) if evaluations else 0
     puts, gets = _requests(costing, course)
     return Usage(
         memory_mb=action.memory_mb,
         billed_ms=int(billed.sum()),
         requests=action.functions + evaluations,
         ephemeral_mb=billing.ephemeral_storage,
-        evaluator_billed_ms=int(evaluator_ms),
+        evaluator_billed_ms=evaluator_ms,
         evaluator_memory_mb=action.memory_mb * evaluations,
         s3_puts=puts + (costing.setup_puts if course.epoch == 1 else 0),
         s3_gets=gets,
@@ -155,8 +154,8 @@ def statistics(sums: replay.Sums) -> GradientStatistics:
     mean = sums.gradient.sum(axis=0, dtype=np.float64) / count.sum()
     curvature = math.nan
     if count.min() > 0:
-        moved = np.diff(sums.params / count[:, None], axis=0)[0].astype(np.float64)
-        turned = np.diff(sums.gradient / count[:, None], axis=0)[0].astype(np.float64)
+        moved = sums.params[1] / count[1] - sums.params[0] / count[0]
+        turned = sums.gradient[1] / count[1] - sums.gradient[0] / count[0]
         length = float(moved @ moved)
         curvature = float(turned @ moved) / length if length > 0 else math.nan
     return GradientStatistics(float(sums.square.sum() / count.sum()), float(mean @ mean), curvature)

@@ -70,6 +70,7 @@ class Twin:
         self.epoch = 0
         self.environments = Environments(costing.world.start)
         self._engine = _engine(workload)
+        self._layout: tuple[tuple[int, int], quotas.Quotas, list[Shard]] | None = None
 
     @property
     def world(self) -> World:
@@ -103,15 +104,14 @@ class Twin:
             ActionError: The action cannot be run; nothing was changed.
             WorkloadError: The model raised.
         """
-        self.check_action(plan.action)
+        self.costing.check_action(plan.action)
         epoch = self.epoch + 1
-        split = quotas.divide(self.job, plan.action.functions)
-        timing, order = (np.random.default_rng([self.seed, epoch, stream]) for stream in (0, 1))
         window = (self.epoch * self.job.samples) % self.job.dataset_samples
-        shards = self._shards(split, window)
+        split, shards = self._divide(plan.action.functions, window)
+        timing, order = (np.random.default_rng(_entropy(self.seed, epoch, stream)) for stream in (0, 1))
         version = (plan.action.memory_mb, plan.timeout_s)
         placement = self.environments.place(version, shards, self.clock_s)
-        now = laws.epoch_laws(self.world, self.job, plan.action.functions, plan.action.memory_mb)
+        now = self.costing.epoch_laws(plan.action)
         began = launch(self.world, self.job, plan, split, placement, now, timing)
         trace = self._events(plan.action, split, began.starts, now, timing)
         rows = replay.shuffle_shards(split.shards, window, self.job.dataset_samples, order)
@@ -137,10 +137,15 @@ class Twin:
         cold = max(0, n - len(held))
         return cold, cold if (window, quotas.first_shard(self.job, n)) in held else n
 
-    def _shards(self, split: quotas.Quotas, window: int) -> list[Shard]:
-        bounds = split.shards
-        stored = self.job.dataset_samples
-        return [((window + low) % stored, high - low) for low, high in itertools.pairwise(bounds.tolist())]
+    def _divide(self, functions: int, window: int) -> tuple[quotas.Quotas, list[Shard]]:
+        """Quotas and shards of an epoch whose samples begin at row `window`; the last ones are kept."""
+        key = functions, window
+        if self._layout is None or self._layout[0] != key:
+            split, stored = quotas.divide(self.job, functions), self.job.dataset_samples
+            bounds = itertools.pairwise(split.shards.tolist())
+            shards = [((window + low) % stored, high - low) for low, high in bounds]
+            self._layout = key, split, shards
+        return self._layout[1:]
 
     def _events(
         self,
@@ -208,6 +213,13 @@ class Twin:
         self.params = np.ascontiguousarray(tensors["params"], np.float32)
         self.epoch, self.clock_s = int(state["epoch"]), float(state["clock_s"])
         self.environments.restore(tensors["environments"], state)
+
+
+def _entropy(*numbers: int) -> NDArray[np.uint32] | list[int]:
+    """What seeds numpy's generator as a list of the numbers does, in a form that it takes faster."""
+    if max(numbers) < 1 << 32:
+        return np.array(numbers, np.uint32)
+    return list(numbers)
 
 
 def _engine(workload: Workload) -> replay.Engine:

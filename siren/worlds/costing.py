@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from siren.errors import ActionError, ChannelError
+from siren.money.amounts import exact
 from siren.money.price_book import load_price_book
 from siren.money.pricer import EpochBounds, Pricer, RunTotals
 from siren.types import Action, ChannelKind, UpdateRule
@@ -28,6 +31,7 @@ EVALUATOR_SLACK = 2.0
 """An evaluation function's timeout covers so many times its expected duration."""
 
 Floats = NDArray[np.float64]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,21 @@ class EpochPlan:
     reserve_usd: Decimal
 
 
+def _once(ask: Callable[[Costing, Action], Answer]) -> Callable[[Costing, Action], Answer]:
+    """A method whose answer depends on nothing but the action: kept after the first time."""
+    name = ask.__name__
+
+    @functools.wraps(ask)
+    def kept(self: Costing, action: Action) -> Answer:
+        key = name, action
+        if key not in self._answers:
+            self._answers[key] = ask(self, action)
+        answer: Answer = self._answers[key]
+        return answer
+
+    return kept
+
+
 class Costing:
     """The laws of time joined to the prices, for one job in one world.
 
@@ -79,6 +98,8 @@ class Costing:
         self.pricer = pricer
         self.setup_puts = math.ceil(job.dataset_samples * job.sample_bytes / laws.OBJECT_BYTES) + 1
         self.uses_cache = job.channel is ChannelKind.REDIS
+        self._answers: dict[tuple[str, Action], Any] = {}
+        self._worst_usd: dict[tuple[Action, int, bool, Decimal], Decimal] = {}
 
     def stored_gb(self, functions: laws.Quantity) -> laws.Quantity:
         """GB in S3 during an epoch: the data, the model, and under `average` every function's copy."""
@@ -130,6 +151,11 @@ class Costing:
             if rung < covering and rung >= expected_s + WORKER_MARGIN_S:
                 yield rung
 
+    @_once
+    def epoch_laws(self, action: Action) -> laws.EpochLaws:
+        """The times of an epoch of one action, before noise; see `siren.worlds.laws`."""
+        return laws.epoch_laws(self.world, self.job, action.functions, action.memory_mb)
+
     def plan(self, action: Action, upper_s: float, expected_s: float, outlook: Outlook) -> EpochPlan | None:
         """The action with the most comfortable timeout whose worst case fits what is left.
 
@@ -154,13 +180,19 @@ class Costing:
 
     def worst_case(self, action: Action, timeout_s: int, outlook: Outlook) -> Decimal:
         """The most that an epoch can bill when the platform itself ends functions at `timeout_s`."""
-        return self.pricer.worst_case(self.bounds(action, timeout_s, outlook), previous=outlook.totals)
+        totals, pricer = outlook.totals, self.pricer
+        key = action, timeout_s, outlook.epoch == 1, pricer.dearest_usd_per_gb_s(totals)
+        if key not in self._worst_usd:
+            bounds = replace(self.bounds(action, timeout_s, outlook), cache_until_s=0.0)
+            self._worst_usd[key] = pricer.worst_case(bounds, previous=totals)
+        cache_usd = pricer.cache_usd(self._cache_until_s(action, timeout_s, outlook), totals)
+        with exact():
+            return self._worst_usd[key] + cache_usd
 
     def bounds(self, action: Action, timeout_s: int, outlook: Outlook) -> EpochBounds:
         """The most of everything that an epoch can use."""
         n, billing, limits = action.functions, self.world.billing, self.world.limits
-        epoch = laws.epoch_laws(self.world, self.job, n, action.memory_mb)
-        last_s = self._longest_s(action, timeout_s, epoch)
+        epoch = self.epoch_laws(action)
         evaluations = 1 if self.job.evaluator_is_function else 0
         puts, gets = self._most_requests(n, epoch)
         return EpochBounds(
@@ -171,10 +203,10 @@ class Costing:
             ephemeral_mb=billing.ephemeral_storage,
             s3_puts=puts + (self.setup_puts if outlook.epoch == 1 else 0),
             s3_gets=gets,
-            s3_gb_s=self.stored_gb(n) * last_s,
+            s3_gb_s=self.stored_gb(n) * self._longest_s(action, timeout_s),
             log_bytes=(n + evaluations) * billing.log_per_invocation,
             egress_bytes=int(laws.egress_bytes(self.job, n)),
-            cache_until_s=outlook.elapsed_s + last_s if self.uses_cache else 0.0,
+            cache_until_s=self._cache_until_s(action, timeout_s, outlook),
             evaluations=evaluations,
             evaluator_memory_mb=action.memory_mb if evaluations else 0,
             evaluator_timeout_s=timeout_s if evaluations else 0.0,
@@ -192,6 +224,7 @@ class Costing:
         if refusal:
             raise ActionError(refusal)
 
+    @_once
     def refusal(self, action: Action) -> str:
         """Why an action of the grid cannot be carried out; empty if it can."""
         needed = float(laws.memory_needed_mb(self.job, action.functions))
@@ -210,6 +243,7 @@ class Costing:
                 )
         return ""
 
+    @_once
     def futility(self, action: Action) -> str:
         """Why an epoch of an action would be paid and not finished; empty if it would."""
         n, m = np.array([float(action.functions)]), np.array([float(action.memory_mb)])
@@ -224,10 +258,11 @@ class Costing:
 
     def _evaluation_s(self, action: Action) -> float:
         """Time of the evaluation function, merging included where it merges."""
-        epoch = laws.epoch_laws(self.world, self.job, action.functions, action.memory_mb)
+        epoch = self.epoch_laws(action)
         merge_s = float(epoch.merge_s) if self.job.update_rule is UpdateRule.AVERAGE else 0.0
         return float(epoch.evaluate_billed_s) + merge_s
 
+    @_once
     def retry_limit(self, action: Action) -> int:
         """Compare-and-swap retries that one function may make in an epoch: every one is billed.
 
@@ -239,9 +274,13 @@ class Costing:
         each = math.ceil(int(self.job.pushes(action.functions)) / action.functions)
         return each * (2 * action.functions + 8)
 
-    def _longest_s(self, action: Action, timeout_s: int, epoch: laws.EpochLaws) -> float:
+    def _cache_until_s(self, action: Action, timeout_s: int, outlook: Outlook) -> float:
+        """The run's clock when an epoch may need its cache no longer; 0 without a cache."""
+        return outlook.elapsed_s + self._longest_s(action, timeout_s) if self.uses_cache else 0.0
+
+    def _longest_s(self, action: Action, timeout_s: int) -> float:
         """From launch to the end of the evaluation, if everything takes as long as it may."""
-        n, start = action.functions, self.world.start
+        n, start, epoch = action.functions, self.world.start, self.epoch_laws(action)
         launch_s = n / start.fan_out + n / start.scale_out_rate + start.warm + start.placement
         landed_s = launch_s + self.world.limits.init_max + timeout_s + n * epoch.service_s
         return float(landed_s + epoch.merge_s + epoch.evaluate_s)
