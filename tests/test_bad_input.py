@@ -346,8 +346,10 @@ def test_ctrl_c_ends_cleanly_and_the_run_can_be_resumed(tmp_path, signals):
     job = write_tiny_workload(tmp_path / "job", slow_model(), training={"target_loss": 1e-3})
     start, out = [sys.executable, "-m", "siren.run"], tmp_path / "run"
     arguments = ["--workload", str(job), "--budget", "2", "--policy", "fixed:4x1024", "--out", str(out)]
+    # Coverage takes a lock in which it must not be interrupted: the handler would wait for it for ever.
+    untraced = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_PROCESS")}
     process = subprocess.Popen(
-        [*start, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*start, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=untraced
     )
     stdout, stderr = interrupt(process, out, signals)
     assert process.returncode == 130, stderr

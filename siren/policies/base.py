@@ -104,7 +104,7 @@ class JobView:
         """Every action of the ladder that this job can run in this world."""
         grid = self.costing.world.limits.memory_grid
         every = (Action(n, m) for n in self.functions for m in grid)
-        return tuple(action for action in every if self._useful(action))
+        return tuple(action for action in every if self.useful(action))
 
     def check_action(self, action: Action) -> None:
         """Refuses an action that this job cannot run, or would pay for and not finish.
@@ -117,7 +117,8 @@ class JobView:
         if futility:
             raise ActionError(futility)
 
-    def _useful(self, action: Action) -> bool:
+    def useful(self, action: Action) -> bool:
+        """Whether the job can run the action, and would finish an epoch of it."""
         return not (self.costing.refusal(action) or self.costing.futility(action))
 
     def predict(self, actions: Sequence[Action]) -> Predictions:
@@ -166,7 +167,7 @@ class JobView:
         at = grid.index(m)
         near = [Action(k, m) for k in (n // 2, n * 2) if 1 <= k <= most]
         near += [Action(n, grid[k]) for k in (at - 1, at + 1) if 0 <= k < len(grid)]
-        return tuple(action for action in near if self._useful(action))
+        return tuple(action for action in near if self.useful(action))
 
     def forecast(self, action: Action, loss: float) -> Forecast:
         """The forecast of one action, whose loss the policy predicts itself."""
@@ -196,6 +197,24 @@ class JobView:
             forecast=self.forecast(decision.action, loss_after(decision.action)),
             neighbours=tuple(self.forecast(action, loss_after(action)) for action in near),
         )
+
+
+def affordable(job: JobView, action: Action) -> Action | None:
+    """The action, or the most functions below it that the budget can pay: at its memory, else at less.
+
+    Returns:
+        None if there is no such action.
+    """
+    if job.plan(action) is not None:
+        return action
+    fewer = [n for n in reversed(job.functions) if n < action.functions]
+    sizes = [m for m in reversed(job.costing.world.limits.memory_grid) if m <= action.memory_mb]
+    for m in sizes:
+        for n in fewer if m == action.memory_mb else (action.functions, *fewer):
+            smaller = Action(n, m)
+            if job.useful(smaller) and job.plan(smaller) is not None:
+                return smaller
+    return None
 
 
 class Policy(Protocol):

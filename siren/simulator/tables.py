@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from siren.simulator import quadratic
 from siren.simulator.fitted import SpotDnn
-from siren.simulator.job import ActionGrid, EpisodeSpec, SimulatedJob
+from siren.simulator.job import ActionGrid, EpisodeSpec, SimulatedJob, memory_grid
 from siren.simulator.quadratic import AMPLITUDE_MAX, MODES
 from siren.types import BatchRule, UpdateRule
 
@@ -112,6 +112,16 @@ def pool_of(jobs: Sequence[SimulatedJob]) -> Pool:
     for j, (job, grid) in enumerate(zip(jobs, grids, strict=True)):
         _fill_actions(pool, j, job.spec, grid)
         _fill_dynamics(pool, j, job, grid)
+    return pool
+
+
+def pool_at(job: SimulatedJob, functions: int) -> Pool:
+    """The tables of a simulated job at one count of functions, on the ladder or off it."""
+    counts, costing = np.array([functions], np.int64), job.spec.costing
+    grid = ActionGrid(costing, counts, memory_grid(costing.world))
+    pool = _empty([grid])
+    _fill_actions(pool, 0, job.spec, grid)
+    _fill_dynamics(pool, 0, job, grid)
     return pool
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -11,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siren.errors import UsageError
-from siren.hsp.rules import damped_rate
 from siren.money.pricer import RunTotals
 from siren.simulator.base_env import EpisodeEnv, Observation
 from siren.simulator.core import Col
+from siren.simulator.sensors import noise_floor
 from siren.simulator.tables import Fact, Pool
 from siren.simulator.twin_jobs import TwinJob, family_job, named_job, rewind
-from siren.twin.twin import Twin
-from siren.types import Action, EpochReport, UpdateRule
+from siren.types import Action
 from siren.worlds.costing import EpochPlan, Outlook
-from siren.worlds.laws import BARRIER_RULES
 
 
 class HspTwinEnv(EpisodeEnv):
@@ -155,7 +152,7 @@ class HspTwinEnv(EpisodeEnv):
         values[Col.UPDATE_S] = report.update_s
         values[Col.MEMORY_USE], values[Col.CPU_USE] = report.memory_utilization, report.cpu_utilization
         values[Col.COLD] = report.cold_starts
-        values[Col.FLOOR] = noise_floor(twin, report)
+        values[Col.FLOOR] = noise_floor(twin.workload.spec.training, twin.job, report)
         values[Col.PREVIOUS], values[Col.LOSS] = values[Col.LOSS], report.loss
         return True
 
@@ -166,20 +163,3 @@ class HspTwinEnv(EpisodeEnv):
         upper_s, handler_s = float(cold.upper_s[at]), float(cold.handler_s[at])
         outlook = Outlook(twin.clock_s, twin.epoch + 1, self._totals, self._left_usd)
         return twin.costing.plan(action, upper_s, handler_s, outlook)
-
-
-def noise_floor(twin: Twin, report: EpochReport) -> float:
-    """The excess at which SGD of the epoch's batch and rate would settle: rate x trace of the covariance / 4.
-
-    Returns:
-        0 where the gradients do not tell.
-    """
-    told, training = report.gradients, twin.workload.spec.training
-    trace = told.mean_square_norm - told.square_norm_of_mean
-    if not (math.isfinite(trace) and trace > 0 and report.pushes > 0):
-        return 0.0
-    rate = training.rate(report.epoch, twin.job.samples / report.pushes)
-    if twin.job.update_rule is UpdateRule.STALENESS:
-        rate = float(damped_rate(rate, report.mean_staleness, training.staleness_scale))
-    lanes = report.action.functions if twin.job.update_rule in BARRIER_RULES else 1
-    return rate * trace / (4 * lanes)
