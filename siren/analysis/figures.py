@@ -90,7 +90,7 @@ def run_figure(records: Sequence[EpochRecord], summary: RunSummary, path: Path) 
         RunFolderError: The file cannot be written.
     """
     header = summary.header
-    with _figure(path) as figure:
+    with styled_figure(path) as figure:
         figure.suptitle(
             f"{_format.clean(header.title or header.workload)}: {_outcome(summary)}",
             x=0.06,
@@ -141,7 +141,7 @@ def compare_figure(runs: Sequence[Run], path: Path) -> None:
         raise ValueError("compare_figure needs at least one run")
     summary = runs[0][2]
     header = summary.header
-    with _figure(path) as figure:
+    with styled_figure(path) as figure:
         name = _format.clean(header.title or header.workload)
         figure.suptitle(f"{name}: the same job, {len(runs)} runs", x=0.06, ha="left", size=17)
         figure.text(
@@ -206,7 +206,7 @@ def _run_legend(figure: Figure, runs: Sequence[Run]) -> None:
 
 
 @contextlib.contextmanager
-def _figure(path: Path) -> Iterator[Figure]:
+def styled_figure(path: Path, size_inches: tuple[float, float] = _SIZE_INCHES) -> Iterator[Figure]:
     """A figure in Siren's style that becomes the PNG `path`."""
     try:
         import matplotlib as mpl
@@ -218,7 +218,7 @@ def _figure(path: Path) -> Iterator[Figure]:
     with mpl.rc_context():
         mpl.rcdefaults()  # A user's matplotlibrc must not change the picture.
         mpl.rcParams.update(_STYLE)  # type: ignore[arg-type]  # its stub wants literal keys
-        figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI)
+        figure = Figure(figsize=size_inches, dpi=_DPI)
         FigureCanvasAgg(figure)
         yield figure
         figure.savefig(data, format="png", dpi=_DPI, metadata={"Software": None})

@@ -79,7 +79,7 @@ class HspVecEnv(VecEnv):
     epochs, t: virtual seconds), `is_success`, `end`, `job`, `cost_usd` and `time_ratio` (over T_ref).
 
     Args:
-        jobs: The pool.
+        jobs: The pool, or the tables of one.
         num_envs: How many environments.
         seed: Seed of all noise and of the order of jobs.
         observation: "default" or "siren".
@@ -90,7 +90,7 @@ class HspVecEnv(VecEnv):
 
     def __init__(
         self,
-        jobs: Sequence[SimulatedJob],
+        jobs: Sequence[SimulatedJob] | Pool,
         num_envs: int,
         seed: int = 0,
         observation: Observation = "default",
@@ -98,7 +98,7 @@ class HspVecEnv(VecEnv):
         if not jobs or num_envs < 1:
             raise UsageError(f"{len(jobs)} jobs in {num_envs} environments: give at least one of each")
         self.render_mode = None
-        self._pool = pool_of(jobs)
+        self._pool = jobs if isinstance(jobs, Pool) else pool_of(jobs)
         self._siren = observation == "siren"
         self._state = core.new_state(num_envs)
         space = observation_space(observation)
