@@ -105,13 +105,7 @@ class Safeguard:
         assert self._job is not None
         if action == decision.action:
             return decision
-        changed = dataclasses.replace(
-            decision,
-            action=action,
-            reason=f"{decision.reason}; {why}: {action}",
-            forecast=None,
-            neighbours=(),
-        )
+        changed = Decision(action, f"{decision.reason}; {why}: {action}")
         return self._job.explain(changed, lambda action: math.nan)
 
     def _last_resort(self) -> Decision | None:

@@ -1,0 +1,1 @@
+"""Policies measured against each other: whole jobs played in memory, many seeds, intervals over jobs."""
