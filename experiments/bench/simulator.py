@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from siren.simulator.env import HspEnv
 from siren.simulator.sampling import sample_jobs
-from siren.simulator.scenarios import load_scenario
+from siren.simulator.scenarios import load_scenario, load_sgd_scenario
 from siren.simulator.twin_env import HspTwinEnv
 from siren.simulator.twin_jobs import family_job, loss_curve, rewind
 from siren.simulator.vector import HspVecEnv
@@ -98,8 +98,8 @@ def measure_simulator(config: BenchConfig) -> dict[str, float]:
 
 def measure_twin(config: BenchConfig) -> dict[str, float]:
     """Real epochs a second of generated small jobs: of the twin, and of its Gymnasium environment."""
-    rng = np.random.default_rng(config.seed)
-    jobs = [family_job(rng) for _ in range(TWIN_JOBS)]
+    rng, scenario = np.random.default_rng(config.seed), load_sgd_scenario("small-2026")
+    jobs = [family_job(scenario, rng, "aws-2026") for _ in range(TWIN_JOBS)]
     env = HspTwinEnv(jobs=jobs)
     zero = np.zeros(2, np.float32)
 

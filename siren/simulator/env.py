@@ -85,7 +85,7 @@ class HspEnv(EpisodeEnv):
 
     | name | default | meaning |
     |---|---|---|
-    | scenario | "family-2026" | a file in `envs/scenarios/`, or a path |
+    | scenario | "family-2026" | a file in `envs/scenarios/` of simulated jobs, or a path |
     | world | None | the one world to use, by default those of the scenario |
     | jobs | None | jobs to draw from instead, e.g. of `siren.simulator.sampling.sample_jobs` |
     | observation | "default" | or "siren" |
@@ -97,7 +97,7 @@ class HspEnv(EpisodeEnv):
 
     Raises:
         UnknownNameError: No scenario or world of that name.
-        UsageError: An observation, render mode or list of jobs that cannot be.
+        UsageError: An observation, render mode or list of jobs that cannot be, or a scenario of real SGD.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from siren.simulator.job import (
     mean_losses,
 )
 from siren.simulator.quadratic import Quadratic
-from siren.simulator.scenarios import FittedRanges, QuadraticRanges, Scenario
+from siren.simulator.scenarios import FittedRanges, QuadraticRanges, Scenario, weighted
 from siren.types import BatchRule, ChannelKind, UpdateRule
 from siren.worlds import World, load_world
 from siren.worlds.costing import Costing
@@ -133,8 +133,8 @@ def _attempt(scenario: Scenario, rng: np.random.Generator, world: str | None) ->
 def _draw_job(scenario: Scenario, rng: np.random.Generator) -> tuple[Job, float]:
     """(the job as the laws see it, its reference batch)."""
     work = scenario.work
-    update_rule = UpdateRule(_weighted(scenario.update_rules, rng))
-    batch_rule = BatchRule(_weighted(scenario.batch_rules, rng))
+    update_rule = UpdateRule(weighted(scenario.update_rules, rng))
+    batch_rule = BatchRule(weighted(scenario.batch_rules, rng))
     batch = work.batch_size.draw_count(rng)
     samples = batch * work.pushes.draw_count(rng)
     overhead, compute_s = work.push_overhead.draw(rng), work.compute_s.draw(rng)
@@ -160,12 +160,6 @@ def _draw_job(scenario: Scenario, rng: np.random.Generator) -> tuple[Job, float]
         runtime_mb=work.runtime_mb.draw(rng),
     )
     return job, float(batch)
-
-
-def _weighted(weights: dict[BatchRule, float] | dict[UpdateRule, float], rng: np.random.Generator) -> str:
-    names = [str(key) for key in weights]
-    share = np.array(list(weights.values()))
-    return str(rng.choice(names, p=share / share.sum()))
 
 
 def _draw_dynamics(

@@ -86,25 +86,36 @@ class Softmax:
 
 
 def make_dataset(
-    rng: np.random.Generator, *, samples: int, heldout: int, inputs: int, classes: int
+    rng: np.random.Generator,
+    *,
+    samples: int,
+    heldout: int,
+    inputs: int,
+    classes: int,
+    spectrum: float = 1.0,
+    distance: float = 0.8,
+    wrong_labels: float = 0.05,
 ) -> Dataset:
     """Classes around random centres, features of a power-law spectrum, some labels wrong.
 
     Args:
-        rng: Source of everything, the spectrum and the noise included.
+        rng: Source of everything.
         samples, heldout: Samples of either split.
         inputs: Features, the first of which is a constant 1.
         classes: Classes.
+        spectrum: The i-th principal variance falls as i^-this; their mean is 1.
+        distance: Standard deviation of the centres' coordinates.
+        wrong_labels: Share of labels that are drawn at random.
     """
     total = samples + heldout
-    spectrum = np.arange(1.0, inputs + 1) ** -rng.uniform(0.3, 1.5)
-    spectrum *= inputs / spectrum.sum()
+    variances = np.arange(1.0, inputs + 1) ** -spectrum
+    variances *= inputs / variances.sum()
     turn, _ = np.linalg.qr(rng.normal(size=(inputs, inputs)))
-    centres = rng.normal(size=(classes, inputs)) * rng.uniform(0.3, 1.2)
+    centres = rng.normal(size=(classes, inputs)) * distance
     labels = rng.integers(classes, size=total)
-    features = centres[labels] + (rng.normal(size=(total, inputs)) * np.sqrt(spectrum)) @ turn.T
+    features = centres[labels] + (rng.normal(size=(total, inputs)) * np.sqrt(variances)) @ turn.T
     features[:, 0] = 1.0
-    wrong = rng.random(total) < rng.uniform(0.0, 0.15)
+    wrong = rng.random(total) < wrong_labels
     labels = np.where(wrong, rng.integers(classes, size=total), labels)
     data = np.ascontiguousarray(features, np.float32)
     return Dataset(

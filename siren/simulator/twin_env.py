@@ -13,9 +13,10 @@ from siren.errors import UsageError
 from siren.money.pricer import RunTotals
 from siren.simulator.base_env import EpisodeEnv, Observation
 from siren.simulator.core import Col
+from siren.simulator.scenarios import load_sgd_scenario
 from siren.simulator.sensors import noise_floor
 from siren.simulator.tables import Fact, Pool
-from siren.simulator.twin_jobs import TwinJob, family_job, named_job, rewind
+from siren.simulator.twin_jobs import DEFAULT_WORLD, TwinJob, family_job, named_job, rewind
 from siren.types import Action
 from siren.worlds.costing import EpochPlan, Outlook
 
@@ -25,8 +26,9 @@ class HspTwinEnv(EpisodeEnv):
 
     The episodes of `siren.simulator.env.HspEnv`, with its action, state and reward, but every epoch
     is one of the digital twin (`siren.twin.twin.Twin`): real SGD on a virtual clock, real staleness,
-    reservations and bills to the last digit. By default every episode trains another generated small
-    job (logistic or softmax regression); with `workload` it is always that workload.
+    reservations and bills to the last digit. By default every episode trains another small job (logistic
+    or softmax regression) generated from a family in `envs/scenarios/`; with `workload` it is always
+    that workload.
 
     ## Action
 
@@ -59,7 +61,8 @@ class HspTwinEnv(EpisodeEnv):
     |---|---|---|
     | workload | None | a workload by name or path; None for generated jobs |
     | overrides | None | values for its `[training]` section |
-    | world | "aws-2026" | the world |
+    | world | None | the world, by default one of the scenario's; "aws-2026" for a workload |
+    | scenario | "small-2026" | a file in `envs/scenarios/` with dynamics "sgd", or a path |
     | functions_ref, memory_ref_mb, budget_usd | 10, one vCPU, 2 x reference | with a workload only |
     | jobs | None | jobs to draw from instead, of `siren.simulator.twin_jobs` |
     | observation | "default" | or "siren" |
@@ -70,15 +73,17 @@ class HspTwinEnv(EpisodeEnv):
     v0: the first.
 
     Raises:
-        UsageError: An observation, render mode or list of jobs that cannot be, or a reference that does not
-            reach the target.
+        UnknownNameError: No scenario, workload or world of that name.
+        UsageError: An observation, render mode or list of jobs that cannot be, a scenario of simulated
+            jobs, or a reference that does not reach the target.
     """
 
     def __init__(
         self,
         workload: str | None = None,
         overrides: Mapping[str, object] | None = None,
-        world: str = "aws-2026",
+        world: str | None = None,
+        scenario: str = "small-2026",
         functions_ref: int = 10,
         memory_ref_mb: int | None = None,
         budget_usd: float | None = None,
@@ -91,13 +96,13 @@ class HspTwinEnv(EpisodeEnv):
             raise UsageError(
                 "jobs is empty, or given beside a workload: give one or more jobs, and no workload"
             )
-        self._world = world
+        self._scenario, self._world = load_sgd_scenario(scenario), world
         self._jobs = jobs
         if workload is not None:
             self._jobs = [
                 named_job(
                     workload,
-                    world=world,
+                    world=world or DEFAULT_WORLD,
                     overrides=overrides,
                     functions_ref=functions_ref,
                     memory_ref_mb=memory_ref_mb,
@@ -130,7 +135,7 @@ class HspTwinEnv(EpisodeEnv):
         if self._jobs is None:
             if wanted is not None:
                 raise UsageError(f"job {wanted}: the environment has no list of jobs; give a TwinJob")
-            return family_job(self.np_random, self._world)
+            return family_job(self._scenario, self.np_random, self._world)
         row = int(self.np_random.integers(len(self._jobs))) if wanted is None else wanted
         if not 0 <= row < len(self._jobs):
             raise UsageError(f"job {row} does not exist: choose 0 to {len(self._jobs) - 1}")

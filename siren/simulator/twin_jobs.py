@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from siren.errors import UsageError
 from siren.simulator.job import ActionGrid, EpisodeSpec, fixed_runs
 from siren.simulator.sampling import costing_of
-from siren.simulator.scenarios import Range
+from siren.simulator.scenarios import Counts, SgdCostRanges, SgdScenario, weighted
 from siren.simulator.small_models import Softmax, largest_curvature, make_dataset
 from siren.simulator.tables import Pool, pool_of_spec
 from siren.twin.environments import Environments
 from siren.twin.twin import Twin, job_of
-from siren.types import Action, BatchRule, ChannelKind, UpdateRule
+from siren.types import Action, ChannelKind, UpdateRule
 from siren.workloads.registry import load_workload
 from siren.workloads.spec import WorkloadSpec
 from siren.workloads.workload import Workload
@@ -36,19 +36,11 @@ LADDER_MOST = 64
 LADDER_EPOCHS = 30
 """Epochs that each of them is followed for."""
 
-ATTEMPTS = 50
-"""Draws after which the family counts as empty."""
+DEFAULT_WORLD = "aws-2026"
+"""Where a workload runs if nothing else is said."""
 
-RATE = Range(low=0.004, high=0.12)
-DAMPED_RATE = Range(low=0.01, high=0.4)
-SAMPLES = (1024, 1536, 2048)
-PUSHES_PER_FUNCTION = (2, 4, 8)
-PUSHES = (64, 128, 256)
-COMPUTE_S = Range(low=15.0, high=400.0)
-TARGET_GAP = Range(low=0.01, high=0.1)
-BUDGET_RATIO = Range(low=1.1, high=3.0)
-"""The family: learning rate x largest curvature, sizes, seconds of an epoch at one vCPU, target over the
-best tail loss per initial gap, budget over the cheapest fixed one (facts/scheduling.md, second round)."""
+ATTEMPTS = 50
+"""Draws after which a family counts as empty."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ def loss_curve(twin: Twin, action: Action, epochs: int, target: float = -np.inf)
 def named_job(
     workload: str,
     *,
-    world: str = "aws-2026",
+    world: str = DEFAULT_WORLD,
     overrides: Mapping[str, object] | None = None,
     functions_ref: int = 10,
     memory_ref_mb: int | None = None,
@@ -147,23 +139,29 @@ def _about_one_vcpu(twin: Twin) -> int:
     return int(grid[np.abs(grid - twin.world.cpu.memory_per_vcpu).argmin()])
 
 
-def family_job(rng: np.random.Generator, world: str = "aws-2026") -> TwinJob:
+def family_job(scenario: SgdScenario, rng: np.random.Generator, world: str | None = None) -> TwinJob:
     """A generated small job with the fastest fixed action of a short ladder as its reference.
+
+    Args:
+        scenario: The family.
+        rng: Source of all choices.
+        world: The world to use; by default one of the scenario's.
 
     Raises:
         UsageError: No draw gave a job that a fixed action finishes.
     """
     for _ in range(ATTEMPTS):
-        job = _attempt(rng, world)
+        job = _attempt(scenario, rng, world or str(rng.choice(scenario.worlds)))
         if job is not None:
             return job
     raise UsageError(
-        f"{ATTEMPTS} generated jobs could not be finished in world {world}: choose another world"
+        f"{ATTEMPTS} draws of scenario {scenario.name} gave no job that a fixed action finishes within "
+        f"{LADDER_EPOCHS} epochs: widen its ranges, or choose another world"
     )
 
 
-def _attempt(rng: np.random.Generator, world: str) -> TwinJob | None:
-    workload = family_workload(rng)
+def _attempt(scenario: SgdScenario, rng: np.random.Generator, world: str) -> TwinJob | None:
+    workload = family_workload(scenario, rng)
     twin = Twin(workload, costing_of(world, job_of(workload)), seed=int(rng.integers(1 << 31)))
     memory_mb = _about_one_vcpu(twin)
     full = ActionGrid.of(twin.costing)
@@ -180,14 +178,14 @@ def _attempt(rng: np.random.Generator, world: str) -> TwinJob | None:
         curves[k, : len(losses)] = np.where(np.isfinite(losses), losses, np.inf)
     initial = float(curves[0, 0])
     best = float(np.median(curves[:, -LADDER_EPOCHS // 4 :], axis=1).min())
-    target = best + TARGET_GAP.draw(rng) * (initial - best)
+    target = best + scenario.goal.target_gap.draw(rng) * (initial - best)
     if not best < 0.97 * initial:
         return None
     runs = fixed_runs(grid, curves, target)
     needed, duration = runs.needed_usd[:, size], runs.duration_s[:, size]
     if not np.isfinite(needed.min()) or runs.epochs[needed.argmin()] < 3:
         return None
-    budget_usd = float(BUDGET_RATIO.draw(rng) * needed.min())
+    budget_usd = float(scenario.goal.budget_ratio.draw(rng) * needed.min())
     at = int(np.where(needed <= budget_usd, duration, np.inf).argmin())
     spec = EpisodeSpec(
         costing=twin.costing,
@@ -202,38 +200,58 @@ def _attempt(rng: np.random.Generator, world: str) -> TwinJob | None:
     return TwinJob(twin, spec)
 
 
-def family_workload(rng: np.random.Generator) -> Workload:
-    """A generated workload: logistic or softmax regression, either batch rule, additive or damped."""
-    samples, classes = int(rng.choice(SAMPLES)), int(rng.choice([2, 2, 3, 5]))
-    inputs = int(rng.integers(8, 25)) if classes == 2 else int(rng.integers(8, 17))
-    data = make_dataset(rng, samples=samples, heldout=512, inputs=inputs, classes=classes)
-    damped = rng.random() < 0.3
-    rate = (DAMPED_RATE if damped else RATE).draw(rng) / largest_curvature(data)
-    per_sample_s = COMPUTE_S.draw(rng) / samples
+def family_workload(scenario: SgdScenario, rng: np.random.Generator) -> Workload:
+    """A generated workload: logistic or softmax regression under rules of the family."""
+    data, training = scenario.data, scenario.training
+    samples, classes = _one_of(data.samples, rng), _one_of(data.classes, rng)
+    inputs = (data.inputs if classes == 2 else data.inputs_of_more).draw_count(rng)
+    dataset = make_dataset(
+        rng,
+        samples=samples,
+        heldout=_one_of(data.heldout, rng),
+        inputs=inputs,
+        classes=classes,
+        spectrum=data.spectrum.draw(rng),
+        distance=data.distance.draw(rng),
+        wrong_labels=data.wrong_labels.draw(rng),
+    )
+    update_rule = UpdateRule(weighted(scenario.update_rules, rng))
+    rates = training.damped_rate if update_rule is UpdateRule.STALENESS else training.rate
+    settings = {
+        "target_loss": 1.0,  # the episode's own target is that of its spec
+        "batch_rule": weighted(scenario.batch_rules, rng),
+        "batch_size": max(1, samples // _one_of(training.pushes, rng)),
+        "pushes_per_function": _one_of(training.pushes_per_function, rng),
+        "update_rule": update_rule,
+        "channel": ChannelKind.REDIS,
+        "learning_rate": rates.draw(rng) / largest_curvature(dataset),
+        "staleness_scale": training.staleness_scale.draw(rng),
+    }
     spec = WorkloadSpec.model_validate(
         {
             "title": "a generated job",
-            "dataset": {"source": "model.py", "heldout": "512 generated samples", "licence": "none"},
-            "training": {
-                "target_loss": 1.0,  # the episode's own target is that of its spec
-                "batch_rule": BatchRule.SPLIT if rng.random() < 0.6 else BatchRule.CONSTANT,
-                "batch_size": samples // int(rng.choice(PUSHES)),
-                "pushes_per_function": int(rng.choice(PUSHES_PER_FUNCTION)),
-                "update_rule": UpdateRule.STALENESS if damped else UpdateRule.ADDITIVE,
-                "channel": ChannelKind.REDIS,
-                "learning_rate": rate,
-                "staleness_scale": float(Range(low=8.0, high=40.0).draw(rng)),
-            },
-            "cost": {
-                "seconds_per_sample": per_sample_s,
-                "evaluate_seconds_per_sample": per_sample_s / 5,
-                "parallel_fraction": float(rng.uniform(0.0, 0.9)),
-                "sample_bytes": 4 * inputs + 4,
-                "import_s": 0.4,
-                "runtime_mb": 61.0,
-                "package_mb": 48.0,
-                "measured": "drawn at random",
-            },
+            "dataset": {"source": "model.py", "heldout": "generated samples", "licence": "none"},
+            "training": settings,
+            "cost": _cost(scenario.cost, rng, samples, inputs),
         }
     )
-    return Workload("generated", spec, Softmax(inputs, classes), data, Path(__file__).parent)
+    return Workload("generated", spec, Softmax(inputs, classes), dataset, Path(__file__).parent)
+
+
+def _cost(ranges: SgdCostRanges, rng: np.random.Generator, samples: int, inputs: int) -> dict[str, object]:
+    """The `[cost]` section of a generated workload."""
+    per_sample_s = ranges.compute_s.draw(rng) / samples
+    return {
+        "seconds_per_sample": per_sample_s,
+        "evaluate_seconds_per_sample": per_sample_s * ranges.evaluate_share.draw(rng),
+        "parallel_fraction": ranges.parallel_fraction.draw(rng),
+        "sample_bytes": 4 * inputs + 4,
+        "import_s": ranges.import_s.draw(rng),
+        "runtime_mb": ranges.runtime_mb.draw(rng),
+        "package_mb": ranges.runtime_mb.high,
+        "measured": "drawn at random",
+    }
+
+
+def _one_of(counts: Counts, rng: np.random.Generator) -> int:
+    return int(rng.choice(counts))

@@ -22,6 +22,11 @@ def test_both_checkers_pass_in_every_world_and_scenario(world, scenario, observa
     sb3_check_env(env.unwrapped, skip_render_check=True)
 
 
+def test_scenarios_of_real_sgd_are_refused():
+    with pytest.raises(UsageError, match=r"small-2026 have real gradients: use siren/HspTwin-v0"):
+        HspEnv(scenario="small-2026")
+
+
 @pytest.mark.parametrize("mode", ["ansi", "rgb_array"])
 def test_both_checkers_pass_with_every_render_mode(mode, fitted_jobs):
     env = gymnasium.make(ID, jobs=fitted_jobs, render_mode=mode)

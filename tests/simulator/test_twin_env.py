@@ -5,8 +5,10 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from siren.errors import ChannelError, UsageError
+from siren.simulator import twin_jobs as twin_jobs_module
 from siren.simulator.core import Col
 from siren.simulator.observation import NAMES
+from siren.simulator.scenarios import load_sgd_scenario, scenario_names
 from siren.simulator.small_models import Softmax, largest_curvature, make_dataset
 from siren.simulator.twin_env import HspTwinEnv
 from siren.simulator.twin_jobs import family_job, family_workload, loss_curve, named_job, rewind
@@ -20,8 +22,8 @@ ZERO = np.zeros(2, np.float32)
 
 @pytest.fixture(scope="module")
 def twin_jobs():
-    rng = np.random.default_rng(0)
-    return [family_job(rng) for _ in range(2)]
+    rng, scenario = np.random.default_rng(0), load_sgd_scenario("small-2026")
+    return [family_job(scenario, rng, "aws-2026") for _ in range(2)]
 
 
 @pytest.mark.parametrize("world", world_names())
@@ -30,6 +32,30 @@ def test_both_checkers_pass_in_every_world(world, tmp_path):
     env = gymnasium.make(ID, workload=str(folder), world=world, memory_ref_mb=1024)
     check_env(env.unwrapped)
     sb3_check_env(env.unwrapped)
+
+
+@pytest.mark.parametrize("world", world_names())
+@pytest.mark.parametrize("scenario", scenario_names(sgd=True))
+def test_both_checkers_pass_in_every_world_and_scenario(world, scenario, monkeypatch):
+    monkeypatch.setattr(twin_jobs_module, "LADDER_EPOCHS", 10)  # every reset generates a job
+    monkeypatch.setattr(twin_jobs_module, "LADDER_COUNTS", 3)
+    env = gymnasium.make(ID, scenario=scenario, world=world)
+    check_env(env.unwrapped, skip_render_check=True)
+    sb3_check_env(env.unwrapped, skip_render_check=True)
+    assert env.unwrapped.job.spec.world.name == world
+
+
+def test_the_world_of_a_generated_job_is_one_of_the_scenarios():
+    scenario = load_sgd_scenario("small-2026")
+    rng = np.random.default_rng(1)
+    found = {family_job(scenario, rng).spec.world.name for _ in range(4)}
+    assert len(found) > 1
+    assert found <= set(scenario.worlds)
+
+
+def test_scenarios_of_simulated_jobs_are_refused():
+    with pytest.raises(UsageError, match=r"family-2026 are simulated: use siren/Hsp-v0"):
+        HspTwinEnv(scenario="family-2026")
 
 
 @pytest.mark.parametrize(("observation", "mode"), [("default", "rgb_array"), ("siren", "ansi")])
@@ -132,8 +158,13 @@ def test_the_card_says_where_the_entries_are_explained():
 
 
 def test_generated_workloads_keep_the_contract_of_workloads():
-    for seed in range(3):
-        family_workload(np.random.default_rng(seed)).check()
+    scenario = load_sgd_scenario("small-2026")
+    for seed in range(5):
+        workload = family_workload(scenario, np.random.default_rng(seed))
+        workload.check()
+        assert workload.samples in scenario.data.samples
+        assert workload.dataset.classes in scenario.data.classes
+        assert workload.spec.training.update_rule in scenario.update_rules
 
 
 def test_the_largest_curvature_is_that_of_the_loss():
