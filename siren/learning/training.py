@@ -178,8 +178,12 @@ def train(
     learner.set_logger(Logger(str(folder), [TensorBoardOutputFormat(str(folder / TENSORBOARD))]))
     judge = Judge(recipe, jobs.validation, Part.VALIDATION)
     course = _Course(recipe, folder, judge, record, display)
-    learner.learn(recipe.steps - record.steps, course, log_interval=10, reset_num_timesteps=False)
-    course.evaluate()
+    try:
+        if record.steps < recipe.steps:
+            learner.learn(recipe.steps - record.steps, course, log_interval=10, reset_num_timesteps=False)
+            course.evaluate()
+    finally:
+        learner.logger.close()
     return record
 
 
