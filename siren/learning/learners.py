@@ -96,8 +96,13 @@ def load_learner(learner: BaseAlgorithm, data: bytes, steps: int) -> None:
     learner.num_timesteps = steps
 
 
-def network_of(learner: BaseAlgorithm) -> Network:
-    """The actor's mean action as a network of numpy."""
+def network_of(learner: BaseAlgorithm, hold: tuple[float, float] = (0.0, 0.0)) -> Network:
+    """The actor's mean action as a network of numpy.
+
+    Args:
+        learner: The learner.
+        hold: See `siren.policies.network.held`; zeros hold nothing.
+    """
     policy: Any = learner.policy
     linear = [layer for layer in policy.mlp_extractor.policy_net if isinstance(layer, torch.nn.Linear)]
     tensors: dict[str, NDArray[Any]] = {}
@@ -110,6 +115,8 @@ def network_of(learner: BaseAlgorithm) -> Network:
             _array(cell.weight_hh_l0),
         )
         tensors["lstm.bias"] = _array(cell.bias_ih_l0) + _array(cell.bias_hh_l0)
+    if any(hold):
+        tensors["hold"] = np.array(hold, np.float32)
     return Network(tensors)
 
 

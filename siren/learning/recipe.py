@@ -41,11 +41,14 @@ class NetworkSection(_Section):
         layers: Units of the hidden layers, tanh between them.
         lstm: Units of the LSTM cell before them; `recurrent-ppo` alone has one.
         log_std: Initial logarithm of the standard deviation of actions.
+        hold: Changes of the action smaller than this repeat the last one, see
+            `siren.policies.network.held`; the paper's observation does not tell it, and has none.
     """
 
     layers: tuple[_Count, ...] = (64, 64)
     lstm: _Count = 64
-    log_std: Annotated[float, Field(ge=-5, le=1)] = -1.0
+    log_std: Annotated[float, Field(ge=-5, le=1)] = -1.8
+    hold: tuple[_Share, _Share] = (0.06, 0.2)
 
 
 class OptimiserSection(_Section):

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
@@ -28,7 +29,7 @@ from siren.learning.jobs import Part, sample_pool
 from siren.learning.learners import load_learner, make_learner, network_of, save_learner
 from siren.learning.recipe import Recipe
 from siren.learning.record import Checkpoint, Evaluation, Record, write_checkpoint, write_evaluations
-from siren.learning.wrappers import SCALING, FailureReturn, ScaledState, scaled
+from siren.learning.wrappers import SCALING, FailureReturn, HeldActions, ScaledState, scaled
 from siren.policies.network import Network, Spaces, save_network
 from siren.simulator.observation import SIREN_NAMES
 from siren.simulator.scenarios import load_scenario
@@ -110,7 +111,14 @@ def sample_training(recipe: Recipe, display: Display) -> Jobs:
 def make_environment(recipe: Recipe, pool: Pool, seed: int) -> VecEnv:
     """The environments that a learner sees."""
     env: VecEnv = HspVecEnv(pool, recipe.optimiser.environments, seed, recipe.observation)
-    return ScaledState(env) if recipe.observation == "siren" else FailureReturn(env, recipe.failure_ratio)
+    if recipe.observation == "siren":
+        return ScaledState(env)
+    return HeldActions(FailureReturn(env, recipe.failure_ratio), recipe.network.hold)
+
+
+def export(recipe: Recipe, learner: BaseAlgorithm) -> Network:
+    """The learner's policy as it is shipped."""
+    return network_of(learner, recipe.network.hold if recipe.observation == "default" else (0.0, 0.0))
 
 
 class Judge:
@@ -214,7 +222,7 @@ class _Course(BaseCallback):
 
     def evaluate(self) -> None:
         """Evaluates the present policy and writes a checkpoint."""
-        record, network = self._record, network_of(self.model)
+        record, network = self._record, export(self._recipe, self.model)
         record.steps, record.seconds = self.num_timesteps, time.monotonic() - self._began_s
         found, (success, ratio) = self._judge.compare(network), self._training()
         evaluation = Evaluation(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siren.errors import MissingExtraError
+from siren.policies.network import held
 from siren.simulator.observation import SIREN_HIGH
 
 try:
@@ -81,3 +82,35 @@ class FailureReturn(VecEnvWrapper):
                 rewards[i] += self._return - info["episode"]["r"]
                 info["TimeLimit.truncated"] = False
         return np.asarray(state), rewards, done, infos
+
+
+class HeldActions(VecEnvWrapper):
+    """Environments that repeat the last action where the change is small, as the exported policy does.
+
+    Noise that explores would otherwise cost other shards and cold environments in every epoch, and
+    teach that exploring is bad.
+
+    Args:
+        venv: Environments whose observation is "default".
+        hold: See `siren.policies.network.held`.
+    """
+
+    def __init__(self, venv: VecEnv, hold: tuple[float, float]) -> None:
+        super().__init__(venv)
+        self._hold = np.array(hold, np.float32)
+        self._seen = np.zeros((venv.num_envs, *(venv.observation_space.shape or ())), np.float32)
+
+    def reset(self) -> Singles:
+        """Begins a job everywhere."""
+        self._seen = np.asarray(self.venv.reset())
+        return self._seen
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Takes the actions, (num_envs, 2)."""
+        self.venv.step_async(held(actions, self._seen, self._hold))
+
+    def step_wait(self) -> Step:
+        """Runs one epoch everywhere."""
+        state, rewards, done, infos = self.venv.step_wait()
+        self._seen = np.asarray(state)
+        return self._seen, rewards, done, infos

@@ -29,6 +29,24 @@ FORMAT = 1
 
 WEIGHTS, META = "policy.safetensors", "policy.json"
 _LAYER = re.compile(r"mlp\.(\d+)\.weight")
+_LAST_ACTION = [NAMES.index("functions"), NAMES.index("memory")]
+_FIRST_EPOCH = NAMES.index("first_epoch")
+
+
+def held(action: Singles, observation: Singles, hold: Singles) -> Singles:
+    """The action, or in each part the last one again where the change is smaller than `hold`.
+
+    A small change gains nothing and costs other shards or cold environments.
+
+    Args:
+        action: float32, (..., 2).
+        observation: float32, (..., len(NAMES)), which tells the last action.
+        hold: float32, (2,), of functions and of memory.
+    """
+    last = observation[..., _LAST_ACTION]
+    same = (np.abs(action - last) < hold) & (observation[..., _FIRST_EPOCH, None] < 0)
+    result: Singles = np.where(same, last, action)
+    return result
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,7 @@ class Network:
         tensors: float32, in torch's layout: `mlp.<k>.weight` (out, in) and `mlp.<k>.bias` (out,) for k = 0,
             1, ...; and for a recurrent policy `lstm.weight_ih` (4 H, in), `lstm.weight_hh` (4 H, H),
             `lstm.bias` (4 H,), the sum of both biases; gates in the order input, forget, cell, output.
+            `hold` (2,), optional: see `held`.
 
     Raises:
         AgentError: Tensors are missing, have the wrong type or shape, or are not finite.
@@ -64,10 +83,11 @@ class Network:
         self.tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
         self._lstm = _lstm_of(self.tensors)
         self._layers = _layers_of(self.tensors)
+        self._hold = _tensor(self.tensors, "hold", 1) if "hold" in self.tensors else None
         self._memory: tuple[Singles, Singles] | None = None
         known = {f"mlp.{k}.{part}" for k in range(len(self._layers)) for part in ("weight", "bias")}
         known |= {f"lstm.{part}" for part in ("weight_ih", "weight_hh", "bias")} if self._lstm else set()
-        strange = sorted(set(self.tensors) - known)
+        strange = sorted(set(self.tensors) - known - {"hold"})
         if strange:
             raise AgentError(f"unknown tensors {', '.join(strange)}: the agent is of another version")
         self._check_shapes()
@@ -90,7 +110,7 @@ class Network:
             self._memory = np.zeros(hidden, np.float32), np.zeros(hidden, np.float32)
 
     def act(self, observation: Singles) -> Singles:
-        """The mean action, cut to [-1, 1]; float32, (2,).
+        """The mean action, cut to [-1, 1] and held; float32, (2,).
 
         Args:
             observation: float32, (inputs,).
@@ -102,7 +122,7 @@ class Network:
             x = np.tanh(weight @ x + bias)
         weight, bias = self._layers[-1]
         action: Singles = np.clip(weight @ x + bias, -1.0, 1.0)
-        return action
+        return action if self._hold is None else held(action, observation, self._hold)
 
     def _recall(self, x: Singles) -> Singles:
         assert self._lstm is not None
@@ -118,6 +138,8 @@ class Network:
 
     def _check_shapes(self) -> None:
         width = self.inputs
+        if self._hold is not None and (self._hold.shape != (2,) or width != len(NAMES)):
+            raise AgentError("tensor hold does not fit the observation: train the agent again")
         if self._lstm:
             weight_ih, weight_hh, bias = self._lstm
             hidden = weight_hh.shape[1]
