@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,24 @@ class Predictions:
     excess_usd: NDArray[np.float64]
     upper_s: NDArray[np.float64]
     handler_s: NDArray[np.float64]
+
+
+class _Epoch(NamedTuple):
+    """What the laws expect of an action with so many cold starts and so many loads.
+
+    Attributes:
+        now: (duration_s, marginal_usd, handler_s, billed_s), as in `Predictions`.
+        upper_s: As there.
+        timeout_s: The timeout that covers it.
+    """
+
+    now: tuple[float, float, float, float]
+    upper_s: float
+    timeout_s: int
+
+
+Start = tuple[Action, int, int]
+"""(action, functions that start cold, functions that load their shard)."""
 
 
 class Starts(Protocol):
@@ -87,6 +105,7 @@ class JobView:
         self.outlook = outlook
         self.explains = explains
         self._platform = platform
+        self._epochs: dict[Start, _Epoch] = {}
 
     @functools.cached_property
     def functions(self) -> tuple[int, ...]:
@@ -123,23 +142,45 @@ class JobView:
 
     def predict(self, actions: Sequence[Action]) -> Predictions:
         """The expected time and cost of each action in the present state of the run."""
+        self._expect([(a, a.functions, a.functions) for a in actions])
+        cold = self._epochs
+        timeouts = [cold[a, a.functions, a.functions].timeout_s for a in actions]
+        starts = [(a, *self._platform.expect_starts(a, t)) for a, t in zip(actions, timeouts, strict=True)]
+        self._expect(starts)
+        rows = np.array([self._epochs[start].now for start in starts]).reshape(-1, 4)
         n = np.array([a.functions for a in actions], np.float64)
         m = np.array([a.memory_mb for a in actions], np.float64)
-        costing, cold_start = self.costing, self.costing.expect(n, m, n, n)
-        timeouts = [next(costing.rungs(upper, 0.0)) for upper in cold_start.upper_s.tolist()]
-        starts = [self._platform.expect_starts(a, t) for a, t in zip(actions, timeouts, strict=True)]
-        cold, loading = np.array(starts, np.float64).reshape(-1, 2).T
-        expected = costing.expect(n, m, cold, loading)
-        longest_s = np.array(timeouts) + costing.world.limits.init_max
+        duration_s, marginal_usd, handler_s, billed_s = np.ascontiguousarray(rows.T)
+        longest_s = np.array(timeouts) + self.costing.world.limits.init_max
         return Predictions(
             functions=n,
             memory_mb=m,
-            duration_s=np.asarray(expected.duration_s),
-            marginal_usd=costing.marginal_usd(n, m, expected),
-            excess_usd=n * m / MB_PER_GB * (longest_s - expected.billed_s) * costing.usd_per_gb_s,
-            upper_s=np.asarray(cold_start.upper_s),
-            handler_s=np.asarray(expected.handler_s),
+            duration_s=duration_s,
+            marginal_usd=marginal_usd,
+            excess_usd=n * m / MB_PER_GB * (longest_s - billed_s) * self.costing.usd_per_gb_s,
+            upper_s=np.array([cold[a, a.functions, a.functions].upper_s for a in actions]),
+            handler_s=handler_s,
         )
+
+    def _expect(self, starts: Sequence[Start]) -> None:
+        """Adds what is not known yet to `_epochs`, all at once."""
+        unknown = [start for start in starts if start not in self._epochs]
+        if not unknown:
+            return
+        numbers = [(a.functions, a.memory_mb, cold, loading) for a, cold, loading in unknown]
+        n, m, cold, loading = np.ascontiguousarray(np.array(numbers, np.float64).T)
+        expected = self.costing.expect(n, m, cold, loading)
+        columns = (
+            expected.duration_s,
+            self.costing.marginal_usd(n, m, expected),
+            expected.handler_s,
+            expected.billed_s,
+        )
+        now = np.stack(columns, axis=1).tolist()
+        upper_s = np.asarray(expected.upper_s).tolist()
+        for start, row, upper in zip(unknown, now, upper_s, strict=True):
+            timeout_s = next(self.costing.rungs(upper, 0.0))
+            self._epochs[start] = _Epoch((row[0], row[1], row[2], row[3]), upper, timeout_s)
 
     def cost_usd(self, p: Predictions, epochs: NDArray[np.float64] | float = 1.0) -> NDArray[np.float64]:
         """The expected bill of so many epochs from now on."""

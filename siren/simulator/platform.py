@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,11 @@ from siren.workloads.spec import TrainingSpec
 from siren.worlds.costing import EpochPlan
 from siren.worlds.expectation import ExpectedEpoch, expect_epoch
 from siren.worlds.laws import egress_bytes
+
+POOLS_KEPT = 1024
+"""Tables of so many (job, count of functions) are kept for further episodes."""
+
+_pool_at = functools.lru_cache(POOLS_KEPT)(pool_at)
 
 SPLIT_RATES = {0.0: "none", 0.5: "sqrt", 1.0: "linear"}
 
@@ -78,7 +84,10 @@ class SimulatedPlatform:
     def expect_starts(self, action: Action, timeout_s: int) -> tuple[int, int]:
         """See `Platform.expect_starts`; versions differ by memory and by the timeout a plan prefers."""
         state, n = self._state, action.functions
-        pool, size = self._pool(n), self._sizes.index(action.memory_mb)
+        size = self._sizes.index(action.memory_mb)
+        if not (state.version[0] // len(self._costing.world.limits.timeout_rungs) == size).any():
+            return n, n
+        pool = self._pool(n)
         version, facts = pool.cells[0, 0, size, Cell.VERSION], pool.facts[0]
         for k in range(POOLS):
             fresh = self.clock_s - state.used_s[0, k] <= facts[Fact.KEEP_ALIVE_S]
@@ -178,7 +187,7 @@ class SimulatedPlatform:
 
     def _pool(self, functions: int) -> Pool:
         if functions not in self._pools:
-            self._pools[functions] = pool_at(self._job, functions)
+            self._pools[functions] = _pool_at(self._job, functions)
         return self._pools[functions]
 
     @property
