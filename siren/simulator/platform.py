@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from siren.simulator import core
 from siren.simulator.core import POOLS, Col
-from siren.simulator.job import SimulatedJob
+from siren.simulator.job import EpisodeSpec, SimulatedJob
 from siren.simulator.quadratic import Quadratic
 from siren.simulator.sensors import noise_gain
 from siren.simulator.tables import Cell, Fact, Pool, pool_at
@@ -50,13 +51,36 @@ def training_of(job: SimulatedJob) -> TrainingSpec:
     )
 
 
-class SimulatedPlatform:
-    """Runs the epochs of a simulated job: the draws of `siren.simulator.core`, billed by the real pricer.
+class Simulated(NamedTuple):
+    """What the dynamics of a job did in an epoch.
 
-    Keeps the promises of `siren.platforms.base.Platform`. Its "model" is the modes of the quadratic.
+    Attributes:
+        amplitude: Modes that the epoch started from, (MODES,).
+        loss: Held-out loss after it.
+        floor: The noise floor that its gradients told, see `siren.simulator.sensors`.
+    """
+
+    amplitude: NDArray[np.float64]
+    loss: float
+    floor: float
+
+
+class Trained(NamedTuple):
+    """What training told in an epoch."""
+
+    loss: float
+    accuracy: float
+    staleness: float
+    gradients: GradientStatistics
+
+
+class LawPlatform(ABC):
+    """Epochs whose times and bills are drawn from the laws, as `siren.simulator.core` draws them.
+
+    Keeps the promises of `siren.platforms.base.Platform`; subclasses say what training does.
 
     Args:
-        job: What runs.
+        spec: The job; its reference does not matter here.
         seed: All randomness of an epoch comes from (seed, epoch).
     """
 
@@ -64,30 +88,49 @@ class SimulatedPlatform:
     spends_money = False
     replays = True
 
-    def __init__(self, job: SimulatedJob, seed: int) -> None:
-        self._job, self._seed = job, seed
-        self._training = training_of(job)
-        self._costing = job.spec.costing
-        self._sizes = self._costing.world.limits.memory_grid
+    def __init__(self, spec: EpisodeSpec, seed: int) -> None:
+        self.spec, self.seed = spec, seed
+        self.costing = spec.costing
+        self._sizes = spec.world.limits.memory_grid
         self._pools: dict[int, Pool] = {}
         self._state = core.new_state(1)
-        core.begin(self._pool(job.spec.functions_ref), self._state, 0, 0)
+        core.begin(self.pool(spec.functions_ref), self._state, 0, 0)
+
+    @abstractmethod
+    def make_pool(self, functions: int) -> Pool:
+        """The tables of the job at so many functions."""
+
+    @abstractmethod
+    def train(self, action: Action, epoch: int, simulated: Simulated) -> Trained:
+        """What training does in an epoch.
+
+        Args:
+            action: What runs.
+            epoch: 1 for the first.
+            simulated: What the job's dynamics did, if its pool has any.
+        """
+
+    def pool(self, functions: int) -> Pool:
+        """`make_pool`, once for each count."""
+        if functions not in self._pools:
+            self._pools[functions] = self.make_pool(functions)
+        return self._pools[functions]
 
     def start(self) -> tuple[float, float]:
         """See `Platform.start`."""
-        return self._job.spec.initial_loss, math.nan
+        return self.spec.initial_loss, math.nan
 
     def check_action(self, action: Action) -> None:
         """See `Platform.check_action`."""
-        self._costing.check_action(action)
+        self.costing.check_action(action)
 
     def expect_starts(self, action: Action, timeout_s: int) -> tuple[int, int]:
         """See `Platform.expect_starts`; versions differ by memory and by the timeout a plan prefers."""
         state, n = self._state, action.functions
         size = self._sizes.index(action.memory_mb)
-        if not (state.version[0] // len(self._costing.world.limits.timeout_rungs) == size).any():
+        if not (state.version[0] // len(self.costing.world.limits.timeout_rungs) == size).any():
             return n, n
-        pool = self._pool(n)
+        pool = self.pool(n)
         version, facts = pool.cells[0, 0, size, Cell.VERSION], pool.facts[0]
         for k in range(POOLS):
             fresh = self.clock_s - state.used_s[0, k] <= facts[Fact.KEEP_ALIVE_S]
@@ -101,45 +144,35 @@ class SimulatedPlatform:
         """See `Platform.run_epoch`."""
         self.check_action(plan.action)
         n, m = plan.action.functions, plan.action.memory_mb
-        pool, values = self._pool(n), self._state.values[0]
+        pool, values = self.pool(n), self._state.values[0]
         cold, loading = self.expect_starts(plan.action, plan.timeout_s)
         epoch = int(values[Col.EPOCH]) + 1
-        rng = np.random.default_rng([self._seed, epoch])
+        rng = np.random.default_rng([self.seed, epoch])
         values[Col.LEVEL], values[Col.SIZE] = 0, self._sizes.index(m)
         values[Col.FUNCTIONS], values[Col.MEMORY] = n, m
-        gradients = self._gradients_before()
+        amplitude = self._state.amplitude[0].copy()
         core.simulate(pool, self._state, 0, rng)
+        simulated = Simulated(amplitude, float(values[Col.LOSS]), float(values[Col.FLOOR]))
+        trained = self.train(plan.action, epoch, simulated)
+        values[Col.LOSS] = trained.loss
         values[Col.EPOCH] = epoch
         values[Col.ELAPSED_S] += values[Col.DURATION_S]
-        world, job = self._costing.world, self._costing.job
+        world, job = self.costing.world, self.costing.job
         expected = expect_epoch(world, job, float(n), float(m), cold=float(cold), loading=float(loading))
         spread = float(pool.cells[0, 0, int(values[Col.SIZE]), Cell.SPREAD_USD])
         factor = math.exp(spread * rng.standard_normal() - spread**2 / 2)
-        return self._report(plan, cold, gradients, self._usage(plan, expected, factor))
+        return self._report(plan, cold, trained, self._usage(plan, expected, factor))
 
-    def _gradients_before(self) -> tuple[float, float]:
-        """(|gradient|^2, curvature along it) of the model that the epoch starts from."""
-        dynamics = self._job.dynamics
-        if not isinstance(dynamics, Quadratic):
-            return math.nan, math.nan
-        curvature = dynamics.rates / dynamics.rate
-        squares = (curvature * self._state.amplitude[0]) ** 2
-        norm = float(squares.sum())
-        return norm, float((curvature * squares).sum()) / norm if norm > 0 else math.nan
-
-    def _report(
-        self, plan: EpochPlan, cold: int, gradients: tuple[float, float], usage: Usage
-    ) -> EpochReport:
-        values, job, n = self._state.values[0], self._costing.job, plan.action.functions
+    def _report(self, plan: EpochPlan, cold: int, trained: Trained, usage: Usage) -> EpochReport:
+        values = self._state.values[0]
         epoch, duration_s = int(values[Col.EPOCH]), float(values[Col.DURATION_S])
         parts = [float(values[column]) for column in (Col.FETCH_S, Col.COMPUTE_S, Col.UPDATE_S)]
-        pushes = int(job.pushes(n))
-        trace = float(values[Col.FLOOR]) / noise_gain(self._training, job, epoch, n, float(n - 1))
+        pushes = int(self.costing.job.pushes(plan.action.functions))
         return EpochReport(
             epoch=epoch,
             action=plan.action,
-            loss=float(values[Col.LOSS]),
-            accuracy=math.nan,
+            loss=trained.loss,
+            accuracy=trained.accuracy,
             duration_s=duration_s,
             start_s=0.0,
             load_s=0.0,
@@ -153,17 +186,17 @@ class SimulatedPlatform:
             cpu_utilization=float(values[Col.CPU_USE]),
             pushes=pushes,
             pushes_planned=pushes,
-            mean_staleness=float(n - 1),
+            mean_staleness=trained.staleness,
             updates_lost=0,
             update_retries=0,
             unfinished=0,
-            gradients=GradientStatistics(trace + gradients[0], gradients[0], gradients[1]),
+            gradients=trained.gradients,
             usage=usage,
         )
 
     def _usage(self, plan: EpochPlan, expected: ExpectedEpoch, factor: float) -> Usage:
         """What the expected epoch is billed for, its functions' time multiplied by `factor`."""
-        costing, n = self._costing, plan.action.functions
+        costing, n = self.costing, plan.action.functions
         billing, limits = costing.world.billing, costing.world.limits
         evaluations = int(costing.job.evaluator_is_function)
         most_ms = n * (plan.timeout_s + limits.init_max * billing.init_billed) * MS_PER_S
@@ -185,20 +218,6 @@ class SimulatedPlatform:
             cache_s=self.clock_s if costing.uses_cache else 0.0,
         )
 
-    def _pool(self, functions: int) -> Pool:
-        if functions not in self._pools:
-            self._pools[functions] = _pool_at(self._job, functions)
-        return self._pools[functions]
-
-    @property
-    def params(self) -> NDArray[np.float32]:
-        """See `Platform.params`: the modes."""
-        return self._state.amplitude[0].astype(np.float32)
-
-    def set_params(self, params: NDArray[np.float32]) -> None:
-        """See `Platform.set_params`."""
-        self._state.amplitude[0] = params
-
     @property
     def clock_s(self) -> float:
         """See `Platform.clock_s`."""
@@ -213,5 +232,44 @@ class SimulatedPlatform:
         for name, array in self._state._asdict().items():
             array[...] = tensors[name]
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing is held
         """See `Platform.close`."""
+
+
+class SimulatedPlatform(LawPlatform):
+    """Runs the epochs of a simulated job. Its "model" is the modes of the quadratic.
+
+    Args:
+        job: What runs.
+        seed: All randomness of an epoch comes from (seed, epoch).
+    """
+
+    def __init__(self, job: SimulatedJob, seed: int) -> None:
+        self._dynamics, self._training = job.dynamics, training_of(job)
+        super().__init__(job.spec, seed)
+
+    def make_pool(self, functions: int) -> Pool:
+        """See `LawPlatform.make_pool`."""
+        return pool_at(self.spec, functions, self._dynamics)
+
+    def train(self, action: Action, epoch: int, simulated: Simulated) -> Trained:
+        """See `LawPlatform.train`: what was simulated, and the gradients it implies."""
+        dynamics, staleness = self._dynamics, float(action.functions - 1)
+        norm = curvature = math.nan
+        if isinstance(dynamics, Quadratic):
+            curvatures = dynamics.rates / dynamics.rate
+            squares = (curvatures * simulated.amplitude) ** 2
+            norm = float(squares.sum())
+            curvature = float((curvatures * squares).sum()) / norm if norm > 0 else math.nan
+        job, n = self.costing.job, action.functions
+        trace = simulated.floor / noise_gain(self._training, job, epoch, n, staleness)
+        return Trained(simulated.loss, math.nan, staleness, GradientStatistics(trace + norm, norm, curvature))
+
+    @property
+    def params(self) -> NDArray[np.float32]:
+        """See `Platform.params`: the modes."""
+        return np.asarray(self._state.amplitude[0], np.float32)
+
+    def set_params(self, params: NDArray[np.float32]) -> None:
+        """See `Platform.set_params`."""
+        self._state.amplitude[0] = params

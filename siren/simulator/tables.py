@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from siren.simulator import quadratic
 from siren.simulator.fitted import SpotDnn
 from siren.simulator.job import ActionGrid, EpisodeSpec, SimulatedJob, memory_grid
-from siren.simulator.quadratic import AMPLITUDE_MAX, MODES
+from siren.simulator.quadratic import AMPLITUDE_MAX, MODES, Quadratic
 from siren.types import BatchRule, UpdateRule
 
 Floats = NDArray[np.float64]
@@ -115,13 +115,17 @@ def pool_of(jobs: Sequence[SimulatedJob]) -> Pool:
     return pool
 
 
-def pool_at(job: SimulatedJob, functions: int) -> Pool:
-    """The tables of a simulated job at one count of functions, on the ladder or off it."""
-    counts, costing = np.array([functions], np.int64), job.spec.costing
+def pool_at(spec: EpisodeSpec, functions: int, dynamics: Quadratic | SpotDnn | None = None) -> Pool:
+    """The tables of one job at one count of functions, on the ladder or off it.
+
+    Without dynamics its convergence is real, and those tables stay empty.
+    """
+    counts, costing = np.array([functions], np.int64), spec.costing
     grid = ActionGrid(costing, counts, memory_grid(costing.world))
     pool = _empty([grid])
-    _fill_actions(pool, 0, job.spec, grid)
-    _fill_dynamics(pool, 0, job, grid)
+    _fill_actions(pool, 0, spec, grid)
+    if dynamics is not None:
+        _fill_dynamics(pool, 0, SimulatedJob(spec, dynamics), grid)
     return pool
 
 
