@@ -47,7 +47,7 @@ class NetworkSection(_Section):
 
     layers: tuple[_Count, ...] = (64, 64)
     lstm: _Count = 64
-    log_std: Annotated[float, Field(ge=-5, le=1)] = -1.8
+    log_std: Annotated[float, Field(ge=-5, le=1)] = -1.5
     hold: tuple[_Share, _Share] = (0.06, 0.2)
 
 
@@ -67,11 +67,11 @@ class OptimiserSection(_Section):
         gradient_norm: Norm at which gradients are cut.
     """
 
-    environments: _Count = 256
+    environments: _Count = 512
     rollout: _Count = 32
-    minibatch: _Count = 2048
-    passes: _Count = 10
-    learning_rate: _Positive = 3e-4
+    minibatch: _Count = 4096
+    passes: _Count = 8
+    learning_rate: _Positive = 1e-3
     anneal: bool = True
     gamma: _Share = 1.0
     gae_lambda: _Share = 0.95
@@ -104,7 +104,7 @@ class EvaluationSection(_Section):
     every: _Count = 250_000
     jobs: _Count = 200
     test_jobs: _Count = 300
-    repeats: _Count = 2
+    repeats: _Count = 4
 
 
 class Recipe(_Section):
@@ -125,7 +125,7 @@ class Recipe(_Section):
     scenario: str = "family-2026"
     observation: Literal["default", "siren"] = "default"
     algorithm: Algorithm = Algorithm.PPO
-    steps: _Count = 5_000_000
+    steps: _Count = 4_000_000
     seed: Annotated[int, Field(ge=0)] = 0
     jobs: _Count = 2000
     failure_ratio: Annotated[float, Field(ge=1, le=10)] = 2.0
