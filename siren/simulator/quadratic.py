@@ -237,9 +237,10 @@ def mean_excess(model: Quadratic, maps: Responses, epochs: int) -> Floats:
     ceiling = AMPLITUDE_MAX**2 / 2 * model.excess
     excess = np.empty((len(maps.floor), epochs + 1))
     excess[:, 0] = energy.sum(axis=1)
-    for t in range(1, epochs + 1):
-        energy = np.minimum(maps.gain**2 * energy + maps.spread**2 / 2, ceiling)
-        excess[:, t] = energy.sum(axis=1)
+    with np.errstate(over="ignore"):  # far beyond the cliff a gain is huge, and the ceiling holds it
+        for t in range(1, epochs + 1):
+            energy = np.minimum(maps.gain**2 * energy + maps.spread**2 / 2, ceiling)
+            excess[:, t] = energy.sum(axis=1)
     return excess
 
 
