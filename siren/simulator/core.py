@@ -161,8 +161,14 @@ def choose(pool: Pool, state: State, i: int, action: Singles, absolute: bool) ->
     that it can; one that the budget cannot reserve becomes the one of most functions below it that
     it can, at the same memory if possible, else at less.
     """
+    level, size = decode(pool, state.job[i], action[0], action[1], absolute)
+    return take(pool, state, i, level, size)
+
+
+@numba.njit(cache=True)
+def take(pool: Pool, state: State, i: int, level: int, size: int) -> bool:
+    """`choose` for an action that is given as its place on the grid."""
     job, values = state.job[i], state.values[i]
-    level, size = decode(pool, job, action[0], action[1], absolute)
     stride = pool.cells.shape[2]
     choice = int(pool.cells[job, level, size, Cell.CHOICE])
     level, size = choice // stride, choice % stride
