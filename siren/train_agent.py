@@ -142,7 +142,7 @@ def _train(recipe: Recipe, folder: Path, *, resumes: bool, stderr: TextIO) -> Ma
     from siren.learning.training import sample_training, train
 
     checkpoint = read_checkpoint(folder) if resumes else None
-    if checkpoint is None:
+    if not resumes:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
     with TrainingDisplay(stderr) as display:

@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from siren.analysis._disk import Disk
 from siren.errors import AgentError
-from siren.policies.network import Network
+from siren.policies.network import WEIGHTS, Network
 
 CHECKPOINT = "checkpoint.zip"
 """The learner as a zip of Stable-Baselines3, with two entries of Siren's own."""
@@ -125,11 +125,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Disk().replace(folder / CHECKPOINT, buffer.getvalue())
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint of an agent folder.
+def read_checkpoint(folder: Path) -> Checkpoint | None:
+    """The checkpoint of an agent folder; None if the training was killed before its first one.
 
     Raises:
-        AgentError: There is no checkpoint, or it is damaged.
+        AgentError: The training has ended, or the checkpoint is damaged.
     """
     path = folder / CHECKPOINT
     try:
@@ -141,9 +141,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         record = Record(int(progress["steps"]), float(progress["seconds"]), evaluations, best)
         return Checkpoint(record, data)
     except FileNotFoundError as error:
-        raise AgentError(
-            f"{folder} has no {CHECKPOINT} to go on from: its training has ended, or never got to one; "
-            "start a new one"
-        ) from error
+        if (folder / WEIGHTS).exists():
+            raise AgentError(
+                f"the training in {folder} has ended, there is no {CHECKPOINT} to go on from: start a new one"
+            ) from error
+        return None
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, SafetensorError) as error:
         raise AgentError(f"{path} is damaged ({error}): start the training anew") from error

@@ -237,9 +237,9 @@ class _Course(BaseCallback):
             training_ratio=ratio,
         )
         kept = record.add(evaluation, network)
+        write_checkpoint(self._folder, Checkpoint(record, save_learner(self.model)))
         if kept:
             save_agent(self._folder, self._recipe, network, {"validation_speedup": found.speedup})
-        write_checkpoint(self._folder, Checkpoint(record, save_learner(self.model)))
         write_evaluations(self._folder, record.evaluations)
         for name in ("speedup", "success", "training_success", "training_ratio"):
             self.logger.record(f"siren/{name}", getattr(evaluation, name))
