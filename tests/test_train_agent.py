@@ -188,3 +188,17 @@ def test_deciding_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("package", ["torch", "tensorboard"])
+def test_a_missing_package_is_named_with_its_extra(package):
+    code = (
+        f"import sys; sys.modules['{package}'] = None; from siren.train_agent import TrainConfig, main;"
+        "sys.exit(main(TrainConfig()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{package} is not installed" in done.stderr
+    assert ".[train]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path("agents").exists()

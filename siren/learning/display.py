@@ -74,8 +74,8 @@ class TrainingDisplay:
         if not self._heading:
             self._heading = True
             self.note(
-                "held-out jobs, speed-up over the reference action [95% interval over jobs], success; "
-                "training episodes: success, time/best fixed"
+                "on held-out jobs: speed-up over the reference action [95% interval], success; "
+                "training: success, time"
             )
         training = (
             "" if math.isnan(evaluation.training_ratio)

@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
-from stable_baselines3.common.vec_env import VecEnv
 
+from siren.errors import MissingExtraError
 from siren.learning.episodes import (
     FAILURE_RATIO,
     Act,
@@ -35,6 +31,16 @@ from siren.simulator.observation import SIREN_NAMES
 from siren.simulator.scenarios import load_scenario
 from siren.simulator.tables import Fact, Pool
 from siren.simulator.vector import HspVecEnv
+
+try:
+    import tensorboard  # type: ignore[import-untyped]  # noqa: F401 - Stable-Baselines3 looks for it
+    import torch
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+    from stable_baselines3.common.vec_env import VecEnv
+except ModuleNotFoundError as error:  # pragma: no cover - depends on what is installed
+    raise MissingExtraError(error.name or "stable-baselines3", "train") from error
 
 TENSORBOARD = "tensorboard"
 
