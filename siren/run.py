@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
@@ -23,6 +22,7 @@ from siren.analysis.console import observer_for
 from siren.analysis.run_folder import RunFolder, new_run_path
 from siren.analysis.system import system_facts
 from siren.errors import (
+    BudgetError,
     DatasetError,
     LedgerError,
     PlatformError,
@@ -38,7 +38,12 @@ from siren.money.ledger import Ledger
 from siren.money.pricer import RunTotals
 from siren.platforms.base import Platform
 from siren.platforms.twin import TwinPlatform
-from siren.policies import JobView, Policy, parse_policy
+from siren.policies import AgentPolicy, FixedPolicy, JobView, Policy, Safeguard, Safety, parse_policy
+from siren.rehearsal.job import RehearsedJob
+from siren.rehearsal.show import summary_line
+from siren.rehearsal.stage import Candidate
+from siren.rehearsal.store import resolved_job
+from siren.rehearsal.workers import StageSettings
 from siren.settings import RunSettings, given_settings, saved_settings
 from siren.training import Trainer, preflight
 from siren.twin.twin import job_of
@@ -86,7 +91,17 @@ class RunConfig:
     """Where epochs run: twin, which is also the default."""
 
     policy: Annotated[str | None, tyro.conf.arg(metavar="POLICY")] = None
-    """Who decides each epoch: greedy, or fixed:FUNCTIONSxMEMORY (memory in MB). Default: greedy."""
+    """Who decides each epoch: agent (rehearsal chooses among the learned policies that ship and the best
+    fixed action), agents/NAME (that one), greedy, or fixed:FUNCTIONSxMEMORY (memory in MB).
+    Default: agent."""
+
+    rehearse: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    """Real seconds to rehearse the job in the twin before a learned policy runs it; costs no money, and
+    is kept for next time. 0 for none. Default: 20."""
+
+    safety: Annotated[str | None, tyro.conf.arg(metavar="all|none|LIST")] = None
+    """Safeguards around the policy: any of cap, reserve, back_off, roll_back, separated by commas; a
+    policy given as fixed:... has none unless this is. Default: all."""
 
     target_loss: Annotated[float | None, tyro.conf.arg(metavar="LOSS")] = None
     """Held-out loss at which the job is done. Default: the workload's."""
@@ -169,16 +184,49 @@ def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
             "workload": _reference(workload),
             "world": _absolute(settings.world),
             "notes": notes,
-            "resolved": _resolved(workload, world),
+            "resolved": resolved_job(workload, world),
         }
     )
     run = _assemble(settings, workload, policy, world, path)
     with contextlib.closing(run.platform):
         preflight(policy, run.view)
+        if isinstance(policy, AgentPolicy) and settings.rehearse > 0:
+            run, settings = _rehearsed(run, settings, stderr)
+        run = _with_policy(run, settings)
         folder = RunFolder.create(path, settings.to_json(), system_facts())
         with folder.lock():
             ledger = Ledger(settings.budget_usd, folder.path / LEDGER)
             return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
+
+
+def _rehearsed(run: _Run, settings: RunSettings, stderr: TextIO) -> tuple[_Run, RunSettings]:
+    """The run and its settings, with what a rehearsal chose."""
+    agents = None if settings.policy == "agent" else [settings.policy]
+    stage = StageSettings(settings.workload, settings.overrides, settings.world, 1.0)
+    job = RehearsedJob(run.workload, run.costing, stage, settings.budget_usd, settings.resolved, agents)
+    choice: dict[str, Any] = {}
+    try:
+        found, known = job.rehearse(settings.rehearse, stderr)
+        chosen = found.choice
+        if agents:  # the user chose: the rehearsal only finds what it acts relative to
+            chosen = Candidate(settings.policy, agent=settings.policy, reference=found.reference)
+        choice, note = chosen.to_json(), summary_line(found, known)
+    except BudgetError as error:
+        note = f"the rehearsal found nothing: {error}"
+    notes = (*settings.notes, note)
+    settings = settings.model_copy(update={"choice": choice, "notes": notes})
+    return replace(run, header=replace(run.header, notes=notes)), settings
+
+
+def _with_policy(run: _Run, settings: RunSettings) -> _Run:
+    """The run with the policy that its rehearsal chose, if there was one, and with its safeguards."""
+    policy, safety = run.policy, Safety.parse(settings.safety or "all")
+    if settings.choice:
+        policy = Candidate.from_json(settings.choice).policy(safety)
+    elif settings.safety or not isinstance(policy, FixedPolicy):
+        policy = Safeguard(policy, safety)
+    policy.start(run.view)
+    return replace(run, policy=policy)
 
 
 def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
@@ -200,10 +248,10 @@ def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
             ledger = _load_ledger(ledger_path, settings.budget_usd)
         policy, world = _check(settings)
         workload, _ = _load(settings, may_fall_back=False)
-        _check_unchanged(settings, _resolved(workload, world), folder)
+        _check_unchanged(settings, resolved_job(workload, world), folder)
         run = _assemble(settings, workload, policy, world, folder.path)
         with contextlib.closing(run.platform):
-            policy.start(run.view)
+            run = _with_policy(run, settings)
             return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
 
 
@@ -211,6 +259,7 @@ def _check(settings: RunSettings) -> tuple[Policy, World]:
     """What can be refused before data is loaded."""
     if settings.platform not in PLATFORMS:
         raise UnknownNameError("platform", settings.platform, PLATFORMS)
+    Safety.parse(settings.safety or "all")
     return parse_policy(settings.policy), load_world(settings.world)
 
 
@@ -291,6 +340,7 @@ def _train(run: _Run, folder: RunFolder, ledger: Ledger, observer: RunObserver, 
         limits=run.limits,
         layout=run.workload.model.layout,
         initial=run.initial,
+        roll_back=isinstance(run.policy, Safeguard) and run.policy.safety.roll_back,
     )
     with _interruptible(trainer, observer, stderr):
         return trainer.run()
@@ -326,15 +376,6 @@ def _interruptible(trainer: Trainer, observer: RunObserver, stderr: TextIO) -> I
 def _reference(workload: Workload) -> str:
     """What `--workload` takes to find the same workload again."""
     return workload.name if workload.name in workload_names() else str(workload.folder)
-
-
-def _resolved(workload: Workload, world: World) -> dict[str, Any]:
-    """Everything that decides a run's course and does not lie in the run folder."""
-    return {
-        "workload": workload.spec.model_dump(mode="json"),
-        "world": world.model_dump(mode="json"),
-        "model.py": hashlib.sha256((workload.folder / "model.py").read_bytes()).hexdigest(),
-    }
 
 
 def _check_unchanged(settings: RunSettings, now: dict[str, Any], folder: RunFolder) -> None:

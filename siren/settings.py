@@ -24,9 +24,13 @@ class RunSettings(BaseModel):
         platform, policy: Names, as on the command line.
         target_loss, batch_rule, update_rule, channel: What overrides the workload; None does not.
         seed: Seed of all randomness.
+        rehearse: Real seconds that the job may be rehearsed before it runs; 0 for none.
+        safety: Which safeguards are on, see `siren.policies.safeguard.Safety.parse`; empty for all, and for
+            none around a policy that the user fixed.
         max_epochs: Most epochs.
         max_time: Most seconds on the platform's clock; None for no limit.
         notes: What the user was told when the run began.
+        choice: The candidate that the rehearsal chose; empty without one.
         resolved: The workload and the world in full, as they were when the run began.
     """
 
@@ -36,15 +40,18 @@ class RunSettings(BaseModel):
     workload: str
     world: str = "aws-2026"
     platform: str = "twin"
-    policy: str = "greedy"
+    policy: str = "agent"
     target_loss: _Positive | None = None
     batch_rule: BatchRule | None = None
     update_rule: UpdateRule | None = None
     channel: ChannelKind | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    rehearse: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
+    safety: str = ""
     max_epochs: Annotated[int, Field(ge=1)] = 500
     max_time: _Positive | None = None
     notes: tuple[str, ...] = ()
+    choice: dict[str, Any] = Field(default_factory=dict)
     resolved: dict[str, Any] = Field(default_factory=dict)
 
     @property

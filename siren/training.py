@@ -228,10 +228,12 @@ def preflight(policy: Policy, view: JobView) -> None:
         ActionError: The policy can never run this job.
         BudgetError: The budget cannot pay one useful epoch.
     """
-    policy.start(view)
+    if isinstance(policy, FixedPolicy):
+        policy.start(view)
     actions = [policy.action] if isinstance(policy, FixedPolicy) else view.actions
-    if not any(view.plan(action) is not None for action in actions):
+    if actions and not any(view.plan(action) is not None for action in actions):
         raise BudgetError(f"the budget cannot pay one epoch: {_shortage(policy, view)}")
+    policy.start(view)
 
 
 def _shortage(policy: Policy, view: JobView) -> str:

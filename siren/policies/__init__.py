@@ -39,7 +39,7 @@ def parse_policy(text: str, reference: Reference | None = None) -> Policy:
     if text == "greedy":
         return GreedyPolicy()
     if text == "agent":
-        return AgentPolicy.load(DEFAULT_AGENT, reference)
+        return AgentPolicy.load(DEFAULT_AGENT, reference, name=text)
     kind, _, rest = text.partition(":")
     if kind == "fixed":
         return FixedPolicy.parse(rest)

@@ -41,14 +41,19 @@ class AgentPolicy:
         self._job: JobView | None = None
 
     @classmethod
-    def load(cls, name: str, reference: Reference | None = None) -> AgentPolicy:
-        """The agent of that name: of a folder under `agents/`, or a path.
+    def load(cls, agent: str, reference: Reference | None = None, *, name: str = "") -> AgentPolicy:
+        """An agent by the name of its folder under `agents/`, or by its path.
+
+        Args:
+            agent: Name or path.
+            reference: See the class.
+            name: What it is called; by default the same.
 
         Raises:
             UnknownNameError: There is no such agent.
             AgentError: It is damaged, or was trained for other spaces.
         """
-        return cls(load_network(agent_folder(name))[0], name, reference)
+        return cls(load_network(agent_folder(agent))[0], name or agent, reference)
 
     def start(self, job: JobView) -> None:
         """See `Policy.start`."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,9 @@ class _Epoch(NamedTuple):
 Start = tuple[Action, int, int]
 """(action, functions that start cold, functions that load their shard)."""
 
+_EPOCHS: WeakKeyDictionary[Costing, dict[Start, _Epoch]] = WeakKeyDictionary()
+"""What was asked of the laws of a job before: the next run of it need not ask again."""
+
 
 class Starts(Protocol):
     """What a job's view asks of the platform; every `siren.platforms.base.Platform` answers."""
@@ -105,7 +109,7 @@ class JobView:
         self.outlook = outlook
         self.explains = explains
         self._platform = platform
-        self._epochs: dict[Start, _Epoch] = {}
+        self._epochs = _EPOCHS.setdefault(costing, {})
 
     @functools.cached_property
     def functions(self) -> tuple[int, ...]:

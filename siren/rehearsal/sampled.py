@@ -104,7 +104,7 @@ def expected_epochs(losses: NDArray[np.float64], share: float, target: float, mo
     """
     reached = np.flatnonzero(losses <= target)
     if len(reached):
-        return max(1, math.ceil(reached[0] * share))
+        return max(1, math.ceil(int(reached[0]) * share))
     last = len(losses) - 1
     first = max(1, last // 2)
     seen = np.arange(first, last + 1) * share

@@ -98,6 +98,7 @@ def _compiled_loop(signature: Any, features: Any, labels: Any) -> Any:
     )(_loop)
 
 
+@functools.lru_cache(maxsize=64)
 def _compiled_kernel(kernel: Kernel, signature: Any) -> Any:
     """The kernel, from numba's cache beside `model.py` if that fits."""
     try:

@@ -1,0 +1,477 @@
+"""The course of a rehearsal: a short ladder, proposals, selection on fresh seeds, fall-back.
+
+1. One short curve tells how fast the machine is, and so whether the job is rehearsed whole or on a
+   sub-sample, whose target is the loss that it reaches in as many epochs as the whole job is
+   expected to need.
+2. A ladder of function counts is trained without a budget. Losses depend on n; what the laws
+   expect of every (n, m) then gives the time and the dollars of every fixed action.
+3. The best fixed ones are played with the budget enforced; the best becomes the reference
+   (n_ref, m_ref) of the learned policies.
+4. The shipped agents are played; where episodes are cheap, a CMA search proposes a linear policy
+   as well.
+5. The best fixed action and the best of each kind of proposal meet on fresh seeds. A proposal wins
+   only if it is faster, failures counted twice, and does not fail more often.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siren.errors import ActionError, BudgetError
+from siren.policies.agent import agent_names
+from siren.policies.reference import Reference
+from siren.rehearsal.sampled import expected_epochs
+from siren.rehearsal.search import search_linear
+from siren.rehearsal.stage import Candidate, Curve, Stage, Trial
+from siren.rehearsal.workers import StageSettings, Workers
+from siren.simulator.job import ActionGrid, FixedRuns, fixed_runs, memory_grid
+from siren.types import Action
+
+Floats = NDArray[np.float64]
+Report = Callable[[str], None]
+"""Told what a rehearsal does, in a few words."""
+
+EPISODES = 8
+"""Whole episodes that there should be time for, else a sub-sample is taken: a ladder and a few trials.
+Forty (facts/scheduling.md A4) let agents be judged too; with fewer the fall-back is the answer."""
+
+EPOCHS = 10
+"""Epochs that an unknown job is taken to need."""
+
+MOST_EPOCHS = 60
+"""A fixed action that does not reach the target in so many epochs is not considered."""
+
+LADDER_SHARE, FIXED_SHARE, SEARCH_SHARE = 0.40, 0.60, 0.80
+"""Shares of the time after which the ladder, the fixed actions and the proposals are done."""
+
+LADDER_RATIO = 2.0
+"""Ratio of neighbouring counts on the ladder; one refinement around the best halves it on a log scale."""
+
+FIXED_TRIED = 5
+"""Fixed actions that are played."""
+
+SLACK = 1.05
+"""A fixed action is tried if so many times what it needs fits the budget."""
+
+FAILURE = 2.0
+"""A failure counts as so many times the best fixed action's time."""
+
+BETTER = 0.98
+"""A proposal must take less than this share of the best fixed action's time."""
+
+FIRST_SEED, FRESH_SEED = 10_000_000, 20_000_000
+"""Seeds of proposals and of the final selection; runs use small ones, evaluations others."""
+
+PROBE_PUSHES = (60, 300)
+"""Pushes of the epochs that tell the machine's speed."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a candidate did on the seeds that decided.
+
+    Attributes:
+        candidate: The candidate.
+        episodes, successes: How many.
+        duration_s: Mean time of its successes; None without any.
+        low_s, high_s: 10th and 90th percentile of them.
+        cost_usd: Mean dollars of its episodes.
+        score_s: Mean time, a failure counted as `FAILURE` times the best fixed action's; what was
+            expected, if no episode was played.
+    """
+
+    candidate: Candidate
+    episodes: int
+    successes: int
+    duration_s: float | None
+    low_s: float | None
+    high_s: float | None
+    cost_usd: float
+    score_s: float
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a rehearsal found.
+
+    Attributes:
+        choice: The policy to use.
+        why: Why, in a sentence.
+        reference: The best fixed action and what it is expected to take.
+        standings: The candidates that met on the fresh seeds, the best fixed one first.
+        ladder: (functions, epochs to the target), 0 where it was not reached.
+        share: Samples of a rehearsed epoch over those of a whole one.
+        target_loss: The target that was rehearsed; the job's own unless it was a sub-sample.
+        episodes, curves: How many were played.
+        wall_s: Real seconds.
+    """
+
+    choice: Candidate
+    why: str
+    reference: Reference
+    standings: tuple[Standing, ...]
+    ladder: tuple[tuple[int, int], ...]
+    share: float
+    target_loss: float
+    episodes: int
+    curves: int
+    wall_s: float
+
+
+def rehearse(
+    stage: Stage,
+    settings: StageSettings,
+    budget_usd: Decimal,
+    seconds: float,
+    *,
+    agents: Sequence[str] | None = None,
+    report: Report = lambda text: None,
+    workers: int | None = None,
+) -> Rehearsal:
+    """Finds a policy for a job and a budget by playing it in the twin; no money is spent.
+
+    Args:
+        stage: The whole job.
+        settings: How another process makes it.
+        budget_usd: The budget.
+        seconds: Real seconds that it may take, about.
+        agents: Names or folders of the learned policies that may propose; by default all that ship.
+        report: Told what happens.
+        workers: Processes; by default one for each core.
+
+    Raises:
+        ActionError: No action can run the job.
+        BudgetError: No fixed action was found to reach the target; the message says what was tried.
+    """
+    began = time.monotonic()
+    return _Course(stage, settings, budget_usd, began, seconds, agents, report, workers).run()
+
+
+class _Course:
+    """One rehearsal."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        settings: StageSettings,
+        budget_usd: Decimal,
+        began: float,
+        seconds: float,
+        agents: Sequence[str] | None,
+        report: Report,
+        workers: int | None,
+    ) -> None:
+        self._whole, self._settings, self._budget_usd = stage, settings, budget_usd
+        self._began, self._seconds, self._workers = began, seconds, workers
+        self._agents = agent_names() if agents is None else list(agents)
+        self._report = report
+        self._target = stage.workload.spec.training.target_loss
+        self._curves: dict[int, list[Curve]] = {}
+        self._trials: list[Trial] = []
+        self._memory_mb = _about_one_vcpu(stage)
+
+    def run(self) -> Rehearsal:
+        """All steps."""
+        began = self._began
+        stage, settings = self._sized()
+        self._seconds -= time.monotonic() - self._began
+        self._began = time.monotonic()
+        deadline = self._began + self._seconds
+        pool = Workers(stage, settings, deadline, self._workers)
+        try:
+            if not stage.whole:
+                self._target = self._relaxed_target(stage, pool)
+            self._climb(stage, pool)
+            grid, runs = self._fixed_runs(stage)
+            best, reference = self._best_fixed(pool, grid, runs)
+            proposals = self._proposals(stage, pool, reference)
+            standings = self._final(pool, best, proposals, reference)
+        finally:
+            pool.close()
+        choice, why = _choose(standings)
+        return Rehearsal(
+            choice=choice,
+            why=why,
+            reference=reference,
+            standings=standings,
+            ladder=tuple((int(n), int(e)) for n, e in zip(grid.functions, runs.epochs, strict=True)),
+            share=stage.share,
+            target_loss=self._target,
+            episodes=len(self._trials),
+            curves=sum(len(curves) for curves in self._curves.values()),
+            wall_s=time.monotonic() - began,
+        )
+
+    def _until(self, share: float) -> float:
+        return self._began + share * self._seconds
+
+    def _sized(self) -> tuple[Stage, StageSettings]:
+        """The stage that the time allows: the whole job, or a sub-sample."""
+        whole, settings = self._whole, self._settings
+        pushes = int(whole.costing.job.pushes(min(4, whole.most_functions)))
+        few, more = (min(count, pushes) for count in PROBE_PUSHES)
+        short_s, long_s = self._probe_s(few / pushes), self._probe_s(more / pushes)
+        push_s = max(long_s - short_s, 0.0) / max(more - few, 1)
+        epoch_s = long_s + (pushes - more) * push_s
+        count = self._workers or 2
+        fraction = count * self._seconds * 0.8 / (EPISODES * EPOCHS * epoch_s)
+        if fraction >= 0.7:
+            return whole, settings
+        sampled = Stage(whole.workload, whole.costing, fraction)
+        return sampled, dataclasses.replace(settings, fraction=fraction)
+
+    def _probe_s(self, fraction: float) -> float:
+        """Real seconds of an epoch of that share of the samples, compiled."""
+        probe = Stage(self._whole.workload, self._whole.costing, fraction)
+        n = min(4, probe.most_functions)
+        # The first one compiles.
+        walls = [probe.curve(n, self._memory_mb, e, -math.inf, FIRST_SEED).wall_s for e in (1, 1, 2)]
+        return max(walls[2] - walls[1], walls[1] / 2)
+
+    def _relaxed_target(self, stage: Stage, pool: Workers) -> float:
+        """The loss that a sub-sample reaches in as many epochs as the whole job is expected to need."""
+        self._report("a first curve on a sub-sample")
+        n = min(4, stage.most_functions)
+        calls = [(n, self._memory_mb, 3 * EPOCHS, self._target, FIRST_SEED + k) for k in range(pool.count)]
+        curves = list(pool.each("curve", calls, self._until(LADDER_SHARE / 2)))
+        if not curves:
+            raise BudgetError(
+                f"{self._seconds:g} s are too short to rehearse one epoch of this job on this machine: "
+                "give --rehearse more seconds, or 0 for none"
+            )
+        shortest = min(len(curve.losses) for curve in curves)
+        losses = np.mean([curve.losses[:shortest] for curve in curves], axis=0)
+        epochs = expected_epochs(losses, stage.share, self._target, 3 * EPOCHS)
+        return float(losses[min(max(epochs, 3), shortest - 1)])
+
+    def _climb(self, stage: Stage, pool: Workers) -> None:
+        """Trains the ladder of counts, from the middle outwards, then around the best."""
+        ladder = _ladder(stage, self._memory_mb)
+        for step in itertools.count():
+            counts = [n for n in ladder if n not in self._curves and n <= self._ceiling()]
+            if not counts or time.monotonic() > self._until(LADDER_SHARE):
+                break
+            self._report(f"ladder of function counts: {', '.join(map(str, counts))}")
+            seed = FIRST_SEED + step
+            epochs = self._worth_following()
+            calls = ((n, self._memory_mb, epochs, self._target, seed) for n in counts if n <= self._ceiling())
+            for curve in pool.each("curve", calls, self._until(LADDER_SHARE)):
+                self._curves.setdefault(curve.functions, []).append(curve)
+            ladder = self._refinement(stage)
+        if not self._curves:
+            raise BudgetError(
+                f"{self._seconds:g} s are too short to rehearse this job on this machine: "
+                "give --rehearse more seconds, or 0 for none"
+            )
+
+    def _ceiling(self) -> float:
+        """Counts above this are hopeless: a smaller one exploded."""
+        exploded = [n for n, curves in self._curves.items() if _exploded(curves[0])]
+        return min(exploded, default=math.inf)
+
+    def _worth_following(self) -> int:
+        reached = [len(c[0].losses) - 1 for c in self._curves.values() if c[0].losses[-1] <= self._target]
+        return min(MOST_EPOCHS, 3 * min(reached) + 2) if reached else MOST_EPOCHS
+
+    def _refinement(self, stage: Stage) -> list[int]:
+        """Counts between the best one of the ladder and its neighbours."""
+        try:
+            grid, runs = self._fixed_runs(stage)
+        except BudgetError:
+            return []
+        at, _ = self._ranked(grid, runs)[0]
+        n = float(grid.functions[at])
+        near = {round(n / math.sqrt(LADDER_RATIO)), round(n * math.sqrt(LADDER_RATIO))}
+        return sorted(k for k in near if 1 <= k <= stage.most_functions)
+
+    def _fixed_runs(self, stage: Stage) -> tuple[ActionGrid, FixedRuns]:
+        """What every count that was trained is expected to take at every memory size.
+
+        Raises:
+            BudgetError: None of them reached the target.
+        """
+        counts = sorted(self._curves)
+        costing = stage.costing
+        grid = ActionGrid(costing, np.array(counts, np.int64), memory_grid(costing.world))
+        most = max(len(c.losses) for curves in self._curves.values() for c in curves)
+        excess = np.full((len(counts), most), np.inf)
+        for row, n in enumerate(counts):
+            losses = self._curves[n][-1].losses
+            excess[row, : len(losses)] = losses
+        runs = fixed_runs(grid, excess, self._target)
+        if not runs.epochs.any():
+            raise BudgetError(
+                f"no fixed count of {', '.join(map(str, counts))} functions reached the loss "
+                f"{self._target:.4g} within {most - 1} epochs of a rehearsal: give an easier target, "
+                "or a smaller learning rate"
+            )
+        return grid, runs
+
+    def _ranked(self, grid: ActionGrid, runs: FixedRuns) -> list[tuple[int, int]]:
+        """(count, size) indices from the fastest that the budget pays; if none, the cheapest first."""
+        fits = runs.needed_usd * SLACK <= float(self._budget_usd)
+        usable = np.isfinite(runs.duration_s)
+        if (fits & usable).any():
+            score = np.where(fits & usable, runs.duration_s, np.inf)
+        else:
+            score = np.where(usable, runs.needed_usd, np.inf)
+        order = np.argsort(score, axis=None, kind="stable")
+        order = order[np.isfinite(score.ravel()[order])]
+        rows, columns = np.unravel_index(order, score.shape)
+        return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+    def _best_fixed(self, pool: Workers, grid: ActionGrid, runs: FixedRuns) -> tuple[Candidate, Reference]:
+        """The best fixed action by real episodes, and the reference that it makes."""
+        ranked = self._ranked(grid, runs)
+        chosen = _spread(ranked, runs, FIXED_TRIED)
+        candidates = []
+        for row, column in chosen:
+            action = Action(int(grid.functions[row]), int(grid.memory_mb[column]))
+            candidates.append(Candidate(f"fixed:{action}", action=action))
+        self._report(f"fixed actions: {', '.join(c.name for c in candidates)}")
+        standings = self._compete(pool, candidates, FIRST_SEED, 6, FIXED_SHARE)
+        best = min(standings, key=lambda s: s.score_s) if standings else None
+        at = chosen[candidates.index(best.candidate)] if best else chosen[0]
+        action = Action(int(grid.functions[at[0]]), int(grid.memory_mb[at[1]]))
+        seconds, usd = float(runs.duration_s[at]), float(runs.cost_usd[at])
+        if best and best.duration_s:
+            seconds, usd = best.duration_s, best.cost_usd
+        reference = Reference(action.functions, action.memory_mb, seconds, usd)
+        return Candidate(f"fixed:{action}", action=action), reference
+
+    def _proposals(self, stage: Stage, pool: Workers, reference: Reference) -> list[Candidate]:
+        """The best agent, and the best linear policy of a search where there is time for one."""
+        proposals = []
+        agents = [Candidate(name, agent=name, reference=reference) for name in self._agents]
+        if agents:
+            self._report(f"agents: {', '.join(self._agents)}")
+            share = (FIXED_SHARE + SEARCH_SHARE) / 2
+            standings = self._compete(pool, agents, FIRST_SEED + 500, 6, share)
+            if standings:
+                proposals.append(min(standings, key=lambda s: s.score_s).candidate)
+        episode_s = float(np.median([trial.wall_s for trial in self._trials])) if self._trials else math.inf
+        found = search_linear(pool, reference, self._play, episode_s, self._until(SEARCH_SHARE), self._report)
+        return [*proposals, *([found] if found else [])]
+
+    def _final(
+        self, pool: Workers, best: Candidate, proposals: list[Candidate], reference: Reference
+    ) -> tuple[Standing, ...]:
+        """All finalists on the same fresh seeds, as many as time allows."""
+        finalists = [best, *proposals]
+        self._report(f"final selection: {', '.join(c.name for c in finalists)}")
+        standings = self._compete(pool, finalists, FRESH_SEED, 48, 1.0)
+        known = {standing.candidate.name: standing for standing in standings}
+        if best.name not in known:  # time was up
+            nothing = Standing(best, 0, 0, None, None, None, reference.cost_usd, reference.duration_s)
+            return (nothing,)
+        return (known[best.name], *(known[c.name] for c in proposals if c.name in known))
+
+    def _play(
+        self, candidates: Sequence[Candidate], seeds: Sequence[int], until: float, pool: Workers
+    ) -> list[Trial]:
+        """Episodes of every candidate on every seed, seed by seed, as far as time allows."""
+        calls = ((c, self._budget_usd, self._target, seed) for seed in seeds for c in candidates)
+        trials = list(pool.each("trial", calls, until))
+        self._trials += trials
+        return trials
+
+    def _compete(
+        self, pool: Workers, candidates: Sequence[Candidate], seed: int, most: int, share: float
+    ) -> list[Standing]:
+        """Standings on the seeds that every candidate played."""
+        trials = self._play(candidates, range(seed, seed + most), self._until(share), pool)
+        return standings_of(candidates, trials)
+
+
+def standings_of(candidates: Sequence[Candidate], trials: Sequence[Trial]) -> list[Standing]:
+    """How candidates did on the seeds that all of them played; the first one is the yardstick of failures."""
+    names = [candidate.name for candidate in candidates]
+    played = {name: {t.seed: t for t in trials if t.candidate == name} for name in names}
+    common = sorted(set.intersection(*(set(by_seed) for by_seed in played.values())))
+    if not common:
+        return []
+    rows = {name: [played[name][seed] for seed in common] for name in names}
+    times = {name: [trial.duration_s for trial in rows[name] if trial.success] for name in names}
+    known = [float(np.mean(times[name])) for name in names if times[name]]
+    failure_s = FAILURE * (known[0] if known else 1.0)
+    return [_standing(candidate, rows[candidate.name], failure_s) for candidate in candidates]
+
+
+def _standing(candidate: Candidate, trials: Sequence[Trial], failure_s: float) -> Standing:
+    times = np.array([trial.duration_s for trial in trials if trial.success])
+    low_s, high_s = np.quantile(times, (0.1, 0.9)).tolist() if len(times) else (None, None)
+    return Standing(
+        candidate=candidate,
+        episodes=len(trials),
+        successes=len(times),
+        duration_s=float(times.mean()) if len(times) else None,
+        low_s=low_s,
+        high_s=high_s,
+        cost_usd=float(np.mean([trial.cost_usd for trial in trials])),
+        score_s=float(np.mean([trial.duration_s if trial.success else failure_s for trial in trials])),
+    )
+
+
+def _choose(standings: Sequence[Standing]) -> tuple[Candidate, str]:
+    """The winner, and why."""
+    fixed, *others = standings
+    if fixed.episodes == 0:
+        return fixed.candidate, "there was no time to compare anything with it"
+    better = [s for s in others if s.score_s < BETTER * fixed.score_s and s.successes >= fixed.successes]
+    if not better:
+        seeds = f"on {fixed.episodes} fresh seeds"
+        return fixed.candidate, f"no proposal was faster than the best fixed action {seeds}"
+    best = min(better, key=lambda s: s.score_s)
+    ratio = fixed.score_s / best.score_s
+    return best.candidate, (
+        f"{ratio:.2f} times faster than the best fixed action on {best.episodes} fresh seeds, "
+        f"{best.successes} of them reached the target (fixed: {fixed.successes})"
+    )
+
+
+def _exploded(curve: Curve) -> bool:
+    last = float(curve.losses[-1])
+    return not math.isfinite(last) or last > curve.losses[0]
+
+
+def _about_one_vcpu(stage: Stage) -> int:
+    """The memory at which losses are looked at: the smallest from one vCPU on that fits the data."""
+    world, costing = stage.costing.world, stage.costing
+    sizes = [m for m in world.limits.memory_grid if m >= 0.9 * world.cpu.memory_per_vcpu]
+    for m in sizes:
+        if not costing.refusal(Action(min(stage.most_functions, 4), m)):
+            return m
+    if not sizes:
+        return world.limits.memory_grid[-1]
+    raise ActionError(f"no memory size of world {world.name} holds the data of this job: use another world")
+
+
+def _ladder(stage: Stage, memory_mb: int) -> list[int]:
+    """Counts of ratio `LADDER_RATIO`, from 8 outwards."""
+    counts, n = [], 1
+    while n <= stage.most_functions:
+        counts.append(n)
+        n = max(n + 1, round(n * LADDER_RATIO))
+    usable = [n for n in counts if not stage.costing.refusal(Action(n, memory_mb))]
+    return sorted(usable, key=lambda n: abs(math.log(n / 8)))
+
+
+def _spread(ranked: list[tuple[int, int]], runs: FixedRuns, count: int) -> list[tuple[int, int]]:
+    """The fastest, then others that differ from those before in count, or are much cheaper."""
+    chosen: list[tuple[int, int]] = []
+    for at in ranked:
+        alike = [other for other in chosen if other[0] == at[0]]
+        if all(runs.cost_usd[at] < 0.8 * runs.cost_usd[other] for other in alike):
+            chosen.append(at)
+        if len(chosen) == count:
+            break
+    return chosen

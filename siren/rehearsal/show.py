@@ -1,0 +1,71 @@
+"""A rehearsal on a terminal: progress while it goes, a table of what it found."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from siren.analysis.console import console_for
+from siren.rehearsal.rehearse import Rehearsal, Standing
+
+
+@contextlib.contextmanager
+def progress(stream: TextIO, seconds: float) -> Iterator[Callable[[str], None]]:
+    """Something to report to: one line that is redrawn on a terminal, and silence elsewhere."""
+    console = console_for(stream)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    begins = f"rehearsing in the twin for {seconds:g} s, which costs nothing"
+    with console.status(begins) as status:
+        yield lambda text: status.update(f"{begins}: {text}")
+
+
+def summary_line(rehearsal: Rehearsal, known: bool = False) -> str:
+    """What was found, in a line for a run's header; `known` if it was found before."""
+    before = "earlier, " if known else ""
+    part = "" if rehearsal.share >= 1 else f" of {rehearsal.share:.0%} of the samples"
+    return (
+        f"rehearsed {rehearsal.episodes} episodes and {rehearsal.curves} curves{part} "
+        f"{before}in {rehearsal.wall_s:.0f} s: {rehearsal.choice.name}, {rehearsal.why}"
+    )
+
+
+def show(rehearsal: Rehearsal, console: Console, target_loss: float) -> None:
+    """Prints the ladder, the candidates and the choice."""
+    ladder = ", ".join(f"{n}: {epochs or 'never'}" for n, epochs in rehearsal.ladder)
+    console.print(f"epochs to the target by functions  {ladder}", soft_wrap=True)
+    if rehearsal.share < 1:
+        console.print(
+            f"rehearsed on {rehearsal.share:.1%} of each epoch's samples, down to the loss "
+            f"{rehearsal.target_loss:.4g} (the job's own target is {target_loss:.4g}): "
+            "expect other times, and read the choice as a good guess",
+            soft_wrap=True,
+        )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("candidate", "reached", "time", "10-90%", "cost", "failures counted twice"):
+        table.add_column(title, justify="left" if title == "candidate" else "right")
+    for standing in rehearsal.standings:
+        table.add_row(*_row(standing))
+    console.print(table)
+    console.print(f"choice: {rehearsal.choice.name}, {rehearsal.why}", soft_wrap=True)
+    console.print(
+        f"{rehearsal.episodes} episodes and {rehearsal.curves} curves in {rehearsal.wall_s:.1f} s; "
+        "no money was spent",
+        soft_wrap=True,
+    )
+
+
+def _row(standing: Standing) -> tuple[str, ...]:
+    if standing.duration_s is None or standing.low_s is None or standing.high_s is None:
+        times = ("", "")
+    else:
+        times = f"{standing.duration_s:.1f} s", f"{standing.low_s:.1f}-{standing.high_s:.1f} s"
+    reached = f"{standing.successes} of {standing.episodes}" if standing.episodes else "not played"
+    score = f"{standing.score_s:.1f} s" if standing.episodes else ""
+    return standing.candidate.name, reached, *times, f"${standing.cost_usd:.4f}", score

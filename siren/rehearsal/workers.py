@@ -1,0 +1,127 @@
+"""A few processes that rehearse at once, and stop when time is up."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from siren.rehearsal.stage import Stage
+from siren.twin.twin import job_of
+from siren.workloads.registry import load_workload
+from siren.worlds import load_world
+from siren.worlds.costing import make_costing
+
+MOST_WORKERS = 8
+"""More processes than this would hardly find work."""
+
+_stage: Stage | None = None
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """How another process makes the same stage."""
+
+    workload: str
+    overrides: Mapping[str, object]
+    world: str
+    fraction: float
+
+
+def make_stage(settings: StageSettings) -> Stage:
+    """The stage that the settings describe."""
+    workload = load_workload(settings.workload, overrides=settings.overrides)
+    costing = make_costing(load_world(settings.world), job_of(workload))
+    return Stage(workload, costing, settings.fraction)
+
+
+def _prepare(settings: StageSettings) -> None:
+    global _stage  # noqa: PLW0603 - one stage a process, made once
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    threadpool_limits(1)
+    if _stage is None:
+        _stage = make_stage(settings)
+
+
+def _do(method: str, arguments: tuple[Any, ...]) -> Any:
+    assert _stage is not None
+    return getattr(_stage, method)(*arguments)
+
+
+class Workers:
+    """Runs methods of a `Stage` in other processes, until a deadline.
+
+    Args:
+        stage: The stage; processes that are forked share its memory.
+        settings: How others make it.
+        deadline: On `time.monotonic`; nothing is started after it, and nothing waited for.
+        count: How many processes; by default one for each core, at most `MOST_WORKERS`.
+    """
+
+    def __init__(
+        self, stage: Stage, settings: StageSettings, deadline: float, count: int | None = None
+    ) -> None:
+        self.deadline = deadline
+        self.count = count or min(os.cpu_count() or 1, MOST_WORKERS)
+        self._executor = _executor(stage, settings, self.count)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds to the deadline."""
+        return self.deadline - time.monotonic()
+
+    def submit(self, method: str, *arguments: Any) -> Future[Any]:
+        """Starts one call."""
+        return self._executor.submit(_do, method, arguments)
+
+    def each(self, method: str, calls: Iterable[tuple[Any, ...]], until: float) -> Iterator[Any]:
+        """The results of calls as they come; no call starts after `until`, a time of `time.monotonic`."""
+        waiting, running = iter(calls), set[Future[Any]]()
+        until = min(until, self.deadline)
+        exhausted = False
+        while True:
+            while not exhausted and len(running) < self.count and time.monotonic() < until:
+                arguments = next(waiting, None)
+                if arguments is None:
+                    exhausted = True
+                else:
+                    running.add(self.submit(method, *arguments))
+            if not running:
+                return
+            done, running = wait(running, timeout=max(self.left_s, 0.0), return_when=FIRST_COMPLETED)
+            if not done:  # the deadline
+                return
+            for future in done:
+                yield future.result()
+
+    def close(self) -> None:
+        """Ends the processes, whatever they do."""
+        processes = list((self._executor._processes or {}).values())
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            with contextlib.suppress(Exception):
+                process.terminate()
+
+
+def _executor(stage: Stage, settings: StageSettings, count: int) -> ProcessPoolExecutor:
+    global _stage  # noqa: PLW0603 - forked processes inherit it
+    method = "fork" if sys.platform == "linux" else "spawn"
+    _stage = stage
+    try:
+        context = multiprocessing.get_context(method)
+        executor = ProcessPoolExecutor(count, context, _prepare, (settings,))
+        if method == "fork":  # all are forked now, before anything else starts threads
+            for future in [executor.submit(os.getpid) for _ in range(count)]:
+                future.result()
+        return executor
+    finally:
+        _stage = None
