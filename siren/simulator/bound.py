@@ -67,6 +67,9 @@ NODES_SPAN = 6.5
 ROUNDING = 0.997
 """The bound is multiplied by this for what is lost between grid points; tests hold it against quadrature."""
 
+HUGE = 1e100
+"""What gains beyond the cliff that overflow count as: modes are held inside `Relaxation.limit` anyway."""
+
 ITERATIONS = 30
 TOLERANCE = 1e-2
 """The search ends when the programme's optimum is within this share of the best bound, or after that."""
@@ -161,8 +164,8 @@ def relax(pool: Pool) -> Relaxation:
         duration_s=duration_s,
         usd=usd,
         budget_usd=budget_usd - setup_usd - facts[Fact.CACHE_USD_PER_H] + over_usd,
-        gain=pool.gain[0, levels],
-        spread=pool.noise[0, levels],
+        gain=np.nan_to_num(pool.gain[0, levels], nan=HUGE, posinf=HUGE, neginf=-HUGE),
+        spread=np.nan_to_num(pool.noise[0, levels], nan=HUGE, posinf=HUGE),
         energy=pool.start[0] ** 2 / 2,
         target=facts[Fact.TARGET] - facts[Fact.LOWEST],
         limit=facts[Fact.AMPLITUDE],
@@ -288,8 +291,10 @@ class Programme:
             self._add_target(energy)
 
     def _add(self, weights: Floats, price: float, offset: float, bound: float, side: float) -> None:
-        self._rows.append(np.concatenate([weights, [price, offset, bound]]))
-        self._sides.append(side)
+        row = np.concatenate([weights, [price, offset, bound]])
+        unit = float(np.abs(row).max())
+        self._rows.append(row / unit)
+        self._sides.append(side / unit)
         self._ages.append(0)
 
     def _add_action(self, k: int, points: Ints) -> None:
@@ -302,12 +307,17 @@ class Programme:
     def _add_target(self, energy: Floats) -> None:
         self._add(bands(energy, self.knots).ravel(), 0.0, -1.0, 0.0, 0.0)
 
-    def optimum(self) -> tuple[Floats, float]:
-        """(the optimum of the cuts so far, an upper bound on the bound); drops cuts long slack."""
+    def optimum(self) -> tuple[Floats, float] | None:
+        """(the optimum of the cuts so far, an upper bound on the bound); drops cuts long slack.
+
+        None if the solver gives up, which rows of very different sizes can make it do.
+        """
         objective = np.zeros(self.size + 3)
         objective[-3], objective[-1] = 1.0, -1.0
         limits = [(0.0, 1e3)] * (self.size + 1) + [(-1e3, 1e4), (-1e3, 1e3)]
         result = linprog(objective, np.array(self._rows), self._sides, bounds=limits, method="highs")
+        if result.status != 0:
+            return None
         for k, slack in enumerate(result.slack):
             self._ages[k] = self._ages[k] + 1 if slack > 1e-6 else 0
         keep = [k for k, age in enumerate(self._ages) if age < 5]
@@ -405,7 +415,10 @@ def bound_of(pool: Pool, second: float, failure_s: float = math.inf) -> Bound:
     programme = Programme(relax(pool), second, failure_s / second)
     best = programme.repaired(np.zeros(programme.size + 3))
     for _ in range(ITERATIONS):
-        point, upper = programme.optimum()
+        solved = programme.optimum()
+        if solved is None:
+            break
+        point, upper = solved
         if upper - programme.value(best) < TOLERANCE * programme.value(best):
             break
         for share in INSIDE:

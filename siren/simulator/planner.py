@@ -1,9 +1,10 @@
 """A planner that knows the model: at every epoch the fastest affordable schedule of two phases from here.
 
 From the expected energy of every mode (u_i^2 / 2, see `siren.simulator.quadratic`) it follows the mean
-of every "k epochs of a, then b until the target" and takes the first action of the one that is expected
-to end first among those whose expected bill fits what is left. Doing so anew at every epoch makes it a
-feedback policy. The same schedules from the start are what `siren.simulator.search` proposes.
+and the variance of the excess under every "k epochs of a, then b until the target is likely to have been
+reached", and takes the first action of the schedule that ends first among those whose expected bill fits
+what is left. Doing so anew at every epoch makes it a feedback policy. The same schedules from the start
+are what `siren.simulator.search` proposes.
 
 A loss that is expected to rise above the initial one is no part of a plan. The model would forgive it
 (fast modes that blow up under many functions are gone after an epoch of few, and slow modes gain
@@ -39,6 +40,13 @@ RELAXED = 1.25
 
 MARGIN = 1.03
 """Expected bills are multiplied by this before they are held against the budget."""
+
+NEAR = 5.0
+"""Excess below this multiple of the target may be at the target by luck."""
+
+UNLIKELY = 0.15
+"""A schedule is taken to have ended when the probability that it has not is down to this. On 40 jobs of
+family-2026, seed 2026, 1/e was 2% faster under `split` and failed more often than the best fixed action."""
 
 PRICES = 12
 """Prices of a dollar in seconds that sizes of functions are chosen by, from free to dear."""
@@ -102,22 +110,59 @@ class Costs(NamedTuple):
 
 
 @numba.njit(cache=True)
+def _chance(signal: Floats, noise: Floats, gain: Floats, target: float) -> tuple[float, float]:
+    """(probability that the excess is at most the target, its correlation with that of the next epoch).
+
+    A mode is normal, so that its energy has the variance 2 x noise^2 + 4 x signal x noise; their sum is
+    taken to be log-normal.
+    """
+    mean, variance, kept = 0.0, 0.0, 0.0
+    for i in range(len(signal)):
+        mean += signal[i] + noise[i]
+        own = noise[i] * (2 * noise[i] + 4 * signal[i])
+        variance += own
+        kept += min(gain[i], 1.0) * own
+    if variance <= 1e-12 * mean * mean:
+        return (1.0 if mean <= target else 0.0), 1.0
+    width = math.log1p(variance / (mean * mean))
+    score = (math.log(target / mean) + width / 2) / math.sqrt(2 * width)
+    return 0.5 * math.erfc(-score), kept / variance
+
+
+@numba.njit(cache=True)
 def _epochs_alone(
-    start: Floats, gain: Floats, power: Floats, target: float, duration_s: float, limit_s: float
+    modes: tuple[Floats, Floats],
+    gain: Floats,
+    power: Floats,
+    target: float,
+    duration_s: float,
+    limit_s: float,
 ) -> int:
-    """Epochs of one level until the expected excess is at the target; -1 if never or not in time."""
-    energy, last = start.copy(), start.sum()
+    """Epochs of one level until the target is likely to have been reached; -1 if never or not in time."""
+    signal, noise = modes[0].copy(), modes[1].copy()
+    last, left, before = signal.sum() + noise.sum(), 1.0, 0.0
     for j in range(1, MAX_EPOCHS + 1):
         if j * duration_s >= limit_s:
             return -1
         excess = 0.0
-        for i in range(len(energy)):
-            energy[i] = gain[i] * energy[i] + power[i]
-            excess += energy[i]
-        if excess <= target:
-            return j
-        if excess > STALLED * last:
-            return -1
+        for i in range(len(signal)):
+            signal[i] *= gain[i]
+            noise[i] = gain[i] * noise[i] + power[i]
+            excess += signal[i] + noise[i]
+        hazard = 0.0
+        if excess < NEAR * target:
+            chance, kept = _chance(signal, noise, gain, target)
+            hazard = max(chance - kept * before, 0.0) / max(1.0 - kept * before, 1e-12)
+            before = chance
+            left *= 1.0 - min(hazard, 1.0)
+            if left <= UNLIKELY:
+                return j
+        if excess > STALLED * last:  # the mean is at its floor: from now on it is a matter of luck
+            if hazard <= 1.0 / MAX_EPOCHS:
+                return -1
+            more = math.ceil(math.log(UNLIKELY / left) / math.log1p(-min(hazard, 0.999)))
+            total = j + int(more)
+            return total if total <= MAX_EPOCHS and total * duration_s < limit_s else -1
         last = excess
     return -1
 
@@ -146,28 +191,30 @@ def epochs_to_target(
     gain, power = maps
     levels = len(gain)
     found = np.full((levels, len(SWITCHES), levels), -1, np.int64)
+    signal, noise = energy.copy(), np.zeros(len(energy))
     if limit_s == 0.0:
         for b in range(levels):
-            found[0, 0, b] = _epochs_alone(energy, gain[b], power[b], target, duration_s[b], np.inf)
+            modes = (signal, noise)
+            found[0, 0, b] = _epochs_alone(modes, gain[b], power[b], target, duration_s[b], np.inf)
         return found
-    before = np.empty(len(energy))
     for a in range(levels):
-        before[:] = energy
+        signal[:], noise[:] = energy, 0.0
         for at in range(1, len(SWITCHES)):
             spent_s = SWITCHES[at] * duration_s[a]
             if spent_s >= limit_s:
                 break
             highest = 0.0
             for _ in range(SWITCHES[at] - SWITCHES[at - 1]):
-                for i in range(len(before)):
-                    before[i] = gain[a, i] * before[i] + power[a, i]
-                highest = max(highest, before.sum())
-            if before.sum() <= target or highest > ceiling:
+                for i in range(len(signal)):
+                    signal[i] *= gain[a, i]
+                    noise[i] = gain[a, i] * noise[i] + power[a, i]
+                highest = max(highest, signal.sum() + noise.sum())
+            if signal.sum() + noise.sum() <= target or highest > ceiling:
                 break
             for b in range(levels):
                 if b != a:
-                    left_s = limit_s - spent_s
-                    found[a, at, b] = _epochs_alone(before, gain[b], power[b], target, duration_s[b], left_s)
+                    modes, left_s = (signal, noise), limit_s - spent_s
+                    found[a, at, b] = _epochs_alone(modes, gain[b], power[b], target, duration_s[b], left_s)
     return found
 
 
@@ -246,7 +293,8 @@ class Planner:
         maps = quadratic.responses(
             dynamics, costing.job.update_rule, counts, pushes, batch, grid.delay(memory_mb)
         )
-        self.gain, self.power = maps.gain**2, maps.spread**2 / 2
+        with np.errstate(over="ignore"):  # gains far beyond the cliff
+            self.gain, self.power = maps.gain**2, maps.spread**2 / 2
         self._counts = counts
         warm = 0 if costing.job.samples % costing.job.dataset_samples == 0 else 1
         self._warm_s = np.where(grid.allowed, grid.duration_s[warm], np.inf)
