@@ -20,16 +20,25 @@ from siren.simulator.tables import Cell, Fact, Pool, pool_at
 from siren.types import Action, EpochReport, GradientStatistics, Usage
 from siren.units import MS_PER_S
 from siren.workloads.spec import TrainingSpec
-from siren.worlds.costing import EpochPlan
+from siren.worlds.costing import Costing, EpochPlan
 from siren.worlds.expectation import ExpectedEpoch, expect_epoch
 from siren.worlds.laws import egress_bytes
 
 POOLS_KEPT = 1024
 """Tables of so many (job, count of functions) are kept for further episodes."""
 
+EPOCHS_KEPT = 1 << 16
+"""Expected epochs of so many (job, action, starts) are kept likewise."""
+
 _pool_at = functools.lru_cache(POOLS_KEPT)(pool_at)
 
 SPLIT_RATES = {0.0: "none", 0.5: "sqrt", 1.0: "linear"}
+
+
+@functools.lru_cache(EPOCHS_KEPT)
+def _expected(costing: Costing, n: int, m: int, cold: int, loading: int) -> ExpectedEpoch:
+    world, job = costing.world, costing.job
+    return expect_epoch(world, job, float(n), float(m), cold=float(cold), loading=float(loading))
 
 
 def training_of(job: SimulatedJob) -> TrainingSpec:
@@ -93,6 +102,7 @@ class LawPlatform(ABC):
         self.costing = spec.costing
         self._sizes = spec.world.limits.memory_grid
         self._pools: dict[int, Pool] = {}
+        self._ran: set[int] = set()  # sizes that may have warm environments
         self._state = core.new_state(1)
         core.begin(self.pool(spec.functions_ref), self._state, 0, 0)
 
@@ -128,7 +138,7 @@ class LawPlatform(ABC):
         """See `Platform.expect_starts`; versions differ by memory and by the timeout a plan prefers."""
         state, n = self._state, action.functions
         size = self._sizes.index(action.memory_mb)
-        if not (state.version[0] // len(self.costing.world.limits.timeout_rungs) == size).any():
+        if size not in self._ran:
             return n, n
         pool = self.pool(n)
         version, facts = pool.cells[0, 0, size, Cell.VERSION], pool.facts[0]
@@ -152,13 +162,13 @@ class LawPlatform(ABC):
         values[Col.FUNCTIONS], values[Col.MEMORY] = n, m
         amplitude = self._state.amplitude[0].copy()
         core.simulate(pool, self._state, 0, rng)
+        self._ran.add(self._sizes.index(m))
         simulated = Simulated(amplitude, float(values[Col.LOSS]), float(values[Col.FLOOR]))
         trained = self.train(plan.action, epoch, simulated)
         values[Col.LOSS] = trained.loss
         values[Col.EPOCH] = epoch
         values[Col.ELAPSED_S] += values[Col.DURATION_S]
-        world, job = self.costing.world, self.costing.job
-        expected = expect_epoch(world, job, float(n), float(m), cold=float(cold), loading=float(loading))
+        expected = _expected(self.costing, n, m, cold, loading)
         spread = float(pool.cells[0, 0, int(values[Col.SIZE]), Cell.SPREAD_USD])
         factor = math.exp(spread * rng.standard_normal() - spread**2 / 2)
         return self._report(plan, cold, trained, self._usage(plan, expected, factor))
@@ -231,6 +241,8 @@ class LawPlatform(ABC):
         """See `Platform.restore`."""
         for name, array in self._state._asdict().items():
             array[...] = tensors[name]
+        rungs = len(self.costing.world.limits.timeout_rungs)
+        self._ran = {version // rungs for version in self._state.version[0].tolist() if version >= 0}
 
     def close(self) -> None:  # noqa: B027 - nothing is held
         """See `Platform.close`."""
@@ -250,7 +262,7 @@ class SimulatedPlatform(LawPlatform):
 
     def make_pool(self, functions: int) -> Pool:
         """See `LawPlatform.make_pool`."""
-        return pool_at(self.spec, functions, self._dynamics)
+        return _pool_at(self.spec, functions, self._dynamics)
 
     def train(self, action: Action, epoch: int, simulated: Simulated) -> Trained:
         """See `LawPlatform.train`: what was simulated, and the gradients it implies."""

@@ -1,0 +1,311 @@
+"""The best fixed action in hindsight, and the cheapest budget that a job can be done with.
+
+How fast a fixed action converges depends on n alone, what an epoch takes and costs on (n, m). So a
+short ladder of counts is followed without a budget (`scout`), every (n, m) is priced by the closed
+forms, and the most promising are then played in whole episodes, the budget enforced, on the seeds that
+choose. In the simulator the candidates come from `siren.simulator.search`, which plays the whole grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siren.errors import UsageError
+from siren.evaluation import seeds
+from siren.evaluation.episode import MAX_EPOCHS
+from siren.evaluation.jobs import EvaluationJob, JobInSimulator, JobInTwin, grid_of
+from siren.policies import FixedPolicy, Policy
+from siren.simulator.job import ActionGrid, FixedRuns, fixed_runs
+from siren.simulator.search import Arena, Outcomes, fixed_candidates
+from siren.simulator.twin_jobs import loss_curve, rewind
+from siren.twin.twin import Twin
+from siren.types import Action
+
+if TYPE_CHECKING:
+    from siren.evaluation.case import Case
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Candidate = TypeVar("Candidate")
+
+FAILURE = 2.0
+"""A failure counts as so many mean times of the baseline (DESIGN 6.8)."""
+
+LADDER_STEP = 2
+"""Every so many counts of the simulator's ladder are scouted in the twin: a ratio of 1.32."""
+
+SCOUT_EPOCHS = 40
+"""Epochs that a count is followed for."""
+
+PROPOSED, SIZES_EACH = 12, 3
+"""Actions that are played first, and how many of them may have one count."""
+
+CONFIRMED = 4
+"""Actions of the compiled simulator's ranking that are played with the real ledger."""
+
+REFINED = 1.15
+"""Ratio of the counts that are played around the best."""
+
+ROUNDS = ((6, 6), (12, 4))
+"""(seeds, candidates that stay after them); the last play on all seeds that choose."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The best fixed action of a case.
+
+    Attributes:
+        functions, memory_mb: The action.
+        success_rate, time_s, cost_usd: Of its successes, on the seeds that chose it.
+        tried: Candidates that were played.
+    """
+
+    functions: int
+    memory_mb: int
+    success_rate: float
+    time_s: float
+    cost_usd: float
+    tried: int
+
+    @property
+    def action(self) -> Action:
+        """The action."""
+        return Action(self.functions, self.memory_mb)
+
+    @property
+    def failure_s(self) -> float:
+        """What a failure of any policy counts as."""
+        return FAILURE * self.time_s
+
+
+@dataclass(frozen=True)
+class Scouted:
+    """How many epochs fixed counts need to the target.
+
+    Attributes:
+        grid: The counts, with every memory size.
+        epochs: (counts, runs) Epochs; -1 where the target was not reached.
+    """
+
+    grid: ActionGrid
+    epochs: Ints
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return {"functions": self.grid.functions.tolist(), "epochs": self.epochs.tolist()}
+
+    @classmethod
+    def from_json(cls, job: EvaluationJob, kept: dict[str, Any]) -> Scouted:
+        """What `to_json` returned, for the same job."""
+        whole, counts = grid_of(job), np.array(kept["functions"], np.int64)
+        return cls(ActionGrid(job.costing, counts, whole.memory_mb), np.array(kept["epochs"], np.int64))
+
+    def runs(self) -> list[FixedRuns]:
+        """What every action takes, by run of the ladder."""
+        steps = np.arange(max(int(self.epochs.max()), 0) + 1)
+        found = []
+        for epochs in self.epochs.T:
+            there = (epochs[:, None] >= 0) & (steps >= epochs[:, None])
+            found.append(fixed_runs(self.grid, np.where(there, 0.0, 1.0), 0.5))
+        return found
+
+    @property
+    def cheapest_usd(self) -> float:
+        """The least budget that is enough for a fixed action in the median run.
+
+        Raises:
+            UsageError: No fixed action reaches the target.
+        """
+        needed = np.median(np.stack([runs.needed_usd for runs in self.runs()]), axis=0)
+        if not np.isfinite(needed.min()):
+            raise UsageError(
+                f"no fixed action of {self.grid.costing.world.name} reaches the job's target within "
+                f"{MAX_EPOCHS if self.epochs.shape[1] == 1 else SCOUT_EPOCHS} epochs: choose other rules, "
+                "or an easier target_loss"
+            )
+        return float(needed.min())
+
+
+def scout(job: EvaluationJob) -> Scouted:
+    """Follows fixed counts without a budget."""
+    if isinstance(job, JobInSimulator):
+        return _follow_means(job)
+    assert isinstance(job, JobInTwin)
+    return _follow_runs(job)
+
+
+def _follow_means(job: JobInSimulator) -> Scouted:
+    """The expected loss of every count, in closed form."""
+    arena, spec = Arena(job.job), job.job.spec
+    lowest = spec.initial_loss - float(arena.mean_excess()[0, 0])
+    reached = arena.mean_excess() <= spec.target_loss - lowest
+    epochs = np.where(reached.any(axis=1), reached.argmax(axis=1), -1)
+    return Scouted(arena.grid, epochs[:, None].astype(np.int64))
+
+
+def _follow_runs(job: JobInTwin) -> Scouted:
+    """Real gradients, at the memory size nearest to one vCPU that the count can run at."""
+    whole = grid_of(job)
+    counts = np.unique(np.append(whole.functions[::LADDER_STEP], whole.functions[-1]))
+    grid = ActionGrid(job.costing, counts, whole.memory_mb)
+    away = np.abs(grid.memory_mb - job.costing.world.cpu.memory_per_vcpu)
+    sizes = np.where(grid.allowed, away, np.inf).argmin(axis=1)
+    twin = Twin(job.workload, job.costing, seed=seeds.SCOUT)
+    target = job.training.target_loss
+    epochs = np.full((len(counts), seeds.SCOUT_COUNT), -1, np.int64)
+    for s, seed in enumerate(seeds.scout_seeds()):
+        for k, n in enumerate(counts.tolist()):
+            hopeless = s >= 2 and (epochs[k, :s] < 0).all()
+            if hopeless or not grid.allowed[k].any():
+                continue
+            rewind(twin, seed)
+            losses = loss_curve(twin, Action(n, int(grid.memory_mb[sizes[k]])), SCOUT_EPOCHS, target)
+            if losses[-1] <= target:
+                epochs[k, s] = len(losses) - 1
+    return Scouted(grid, epochs)
+
+
+class Race:
+    """Plays candidates of a case on the seeds that choose; every episode once.
+
+    Args:
+        case: The case.
+        policy_of: The policy of a candidate, which is hashable.
+    """
+
+    def __init__(self, case: Case, policy_of: Callable[[Candidate], Policy]) -> None:
+        self._case = case
+        self._policy_of: Callable[[Any], Policy] = policy_of
+        self._played: dict[Any, list[tuple[bool, float, float]]] = {}
+
+    @property
+    def tried(self) -> int:
+        """Candidates that were played."""
+        return len(self._played)
+
+    def outcomes(self, candidate: Any, count: int) -> Outcomes:
+        """The candidate on the first `count` seeds."""
+        played = self._played.setdefault(candidate, [])
+        policy = self._policy_of(candidate)
+        for seed in seeds.select_seeds()[len(played) : count]:
+            episode = self._case.episode(policy, seed)
+            played.append((episode.success, episode.duration_s, float(episode.cost_usd)))
+        success, elapsed_s, cost_usd = np.array(played[:count], np.float64).T
+        return Outcomes(success > 0, elapsed_s, cost_usd, np.nan)
+
+    def best(
+        self, candidates: Sequence[Candidate], rounds: Sequence[tuple[int, int]] = ROUNDS
+    ) -> tuple[Candidate, Outcomes]:
+        """The candidate of least failure-counted time, after rounds in which most leave."""
+        left = list(candidates)
+        for count, stay in rounds:
+            if len(left) > stay:
+                ranks = ranked([self.outcomes(candidate, count) for candidate in left])
+                left = [left[k] for k in ranks[:stay]]
+        outcomes = [self.outcomes(candidate, seeds.SELECT_COUNT) for candidate in left]
+        at = ranked(outcomes)[0]
+        return left[at], outcomes[at]
+
+
+def ranked(outcomes: Sequence[Outcomes]) -> list[int]:
+    """Indices from best to worst by failure-counted time.
+
+    A failure counts as `FAILURE` times the mean time of the fastest among the most reliable: those that
+    fail at most once more often than the most reliable one.
+    """
+    rates = np.array([o.success_rate for o in outcomes])
+    times = np.array([o.time_s for o in outcomes])
+    allowance = 1.01 / len(outcomes[0].success)
+    failure_s = FAILURE * times[rates >= rates.max() - allowance].min()
+    if not np.isfinite(failure_s):
+        return list(range(len(outcomes)))
+    counted = [np.where(o.success, o.elapsed_s, failure_s).mean() for o in outcomes]
+    return [int(k) for k in np.argsort(counted, kind="stable")]
+
+
+def best_fixed(case: Case) -> Baseline:
+    """The best fixed action of the whole grid, chosen on `seeds.select_seeds`."""
+    propose = _from_arena if isinstance(case.job, JobInSimulator) else _from_ladder
+    proposed = propose(case)
+    race = Race(case, FixedPolicy)
+    first, _ = race.best(proposed)
+    action, outcomes = race.best(list(dict.fromkeys([first, *_near(case, first)])))
+    success = outcomes.success
+    return Baseline(
+        functions=action.functions,
+        memory_mb=action.memory_mb,
+        success_rate=outcomes.success_rate,
+        time_s=outcomes.time_s if success.any() else _expected_s(case, action),
+        cost_usd=float(outcomes.cost_usd[success].mean() if success.any() else case.budget_usd),
+        tried=race.tried,
+    )
+
+
+def _expected_s(case: Case, action: Action) -> float:
+    """The expected time of an action that never finished within the budget, or of the nearest that does."""
+    grid, runs = case.scouted.grid, case.scouted.runs()
+    durations = np.median(np.stack([r.duration_s for r in runs]), axis=0)
+    away = np.abs(np.log(grid.functions / action.functions))[:, None] + np.abs(
+        np.log(grid.memory_mb / action.memory_mb)
+    )
+    return float(durations.flat[np.where(np.isfinite(durations), away, np.inf).argmin()])
+
+
+def _from_ladder(case: Case) -> list[Action]:
+    """The most promising actions by the scouted epochs and the closed forms."""
+    grid, budget = case.scouted.grid, float(case.budget_usd)
+    runs = case.scouted.runs()
+    duration_s = np.stack([r.duration_s for r in runs])
+    within = np.stack([r.needed_usd for r in runs]) <= budget
+    fits = within.mean(axis=0)
+    mean_s = np.where(within, duration_s, 0.0).sum(axis=0) / np.maximum(within.sum(axis=0), 1)
+    failure_s = FAILURE * np.where(fits == fits.max(), mean_s, np.inf).min()
+    counted = np.where(within, duration_s, failure_s).mean(axis=0)
+    chosen: list[Action] = []
+    for flat in np.argsort(np.where(fits > 0, counted, np.inf), axis=None, kind="stable").tolist():
+        level, size = np.unravel_index(flat, counted.shape)
+        n, m = int(grid.functions[level]), int(grid.memory_mb[size])
+        if fits[level, size] > 0 and sum(a.functions == n for a in chosen) < SIZES_EACH:
+            chosen.append(Action(n, m))
+        if len(chosen) == PROPOSED:
+            break
+    return chosen
+
+
+def _from_arena(case: Case) -> list[Action]:
+    """The best of the whole grid in the compiled simulator, on the seeds that choose."""
+    job = case.simulated
+    arena = Arena(job, FAILURE * _fastest_s(case))
+    schedules = fixed_candidates(arena)
+    order = ranked(arena.play(schedules, seeds.select_seeds()))
+    places = [schedules[k].first for k in order[:CONFIRMED]]
+    grid = arena.grid
+    return list(
+        dict.fromkeys(Action(int(grid.functions[p.level]), int(grid.memory_mb[p.size])) for p in places)
+    )
+
+
+def _fastest_s(case: Case) -> float:
+    """The least expected time of an action that fits the budget."""
+    runs = case.scouted.runs()[0]
+    fitting = np.where(runs.needed_usd <= float(case.budget_usd), runs.duration_s, np.inf)
+    return float(fitting.min() if np.isfinite(fitting.min()) else runs.duration_s.min())
+
+
+def _near(case: Case, action: Action) -> list[Action]:
+    """A little more and fewer functions, and the neighbouring sizes of memory."""
+    costing = case.job.costing
+    limit, sizes = (
+        min(costing.job.functions_max, costing.world.limits.functions_max),
+        (costing.world.limits.memory_grid),
+    )
+    n, m = action.functions, action.memory_mb
+    counts = {round(n * REFINED**k) for k in (-1, 1)} | {n - 1, n + 1}
+    at = sizes.index(m)
+    near = [Action(k, m) for k in sorted(counts) if 1 <= k <= limit and k != n]
+    return near + [Action(n, sizes[k]) for k in (at - 1, at + 1) if 0 <= k < len(sizes)]
