@@ -40,7 +40,7 @@ class BoundConfig:
     scenario: str = "family-2026"
     """Scenario with quadratic dynamics."""
 
-    jobs: int = 120
+    jobs: int = 100
     """How many generated jobs."""
 
     seed: int = 31
@@ -49,8 +49,8 @@ class BoundConfig:
     choosing: int = 24
     """Seeds that schedules are chosen on: 0, 1, ..."""
 
-    reporting: int = 24
-    """Seeds that they are reported on: 1000, 1001, ..."""
+    reporting: int = 16
+    """Seeds that they are reported on: 1000, 1001, ...; other than those for choosing"""
 
 
 def play_planner(job: SimulatedJob, arena: Arena, seeds: range) -> Outcomes:

@@ -12,9 +12,10 @@ and any price of a dollar in seconds q >= 0 for which
 
 By (2), W plus what was paid so far is a submartingale under every policy, also one that knows the
 true state. Stopped at the end of the episode, where W <= 0 at the target by (1) and W <= W_max
-elsewhere, and with the expected bills of all epochs within the budget B,
+elsewhere, and with the expected bills of all epochs within the budget B (set-up, the first hour h of
+the cache and what the last epoch may be expected to overshoot its reservation by are in B),
 
-    E[time] + W_max P(target not reached) >= min_a { p(a) + q c(a) + E[W(E') | E_0, a] } - q B,
+    E[time] + (W_max + q h) P(target not reached) >= min_a { p(a) + q c(a) + E[W(E') | E_0, a] } - q B,
 
 where a is the first action, which starts cold. That is the bound. It holds for every policy of
 `siren.simulator.core`, since what is left out only costs more: cold starts after the first epoch,
@@ -128,8 +129,9 @@ class Relaxation:
 
     Attributes:
         row: (actions,) Row of each action's level in `gain` and `spread`.
-        duration_s, usd: (2, actions) Of a warm epoch and of one that starts cold.
-        budget_usd: What epochs can be billed.
+        duration_s, usd: (2, actions) Of an epoch with the cheapest start, and of one that starts cold.
+        budget_usd: What epochs can be billed, after the set-up and the first hour of the cache.
+        cache_usd: That hour. A budget that is exhausted within the first epoch may not have paid it.
         gain, spread: (levels, modes) The epoch map, see `quadratic.Responses`.
         energy: (modes,) Of the initial model.
         target: Excess loss of the target.
@@ -140,6 +142,7 @@ class Relaxation:
     duration_s: Floats
     usd: Floats
     budget_usd: float
+    cache_usd: float
     gain: Floats
     spread: Floats
     energy: Floats
@@ -155,15 +158,15 @@ def relax(pool: Pool) -> Relaxation:
     cells = cells[level, size]
     levels, row = np.unique(level, return_inverse=True)
     warm = 0 if facts[Fact.SHARDS_RETURN] else 1
-    kinds = [warm, 2]
-    duration_s = cells[:, [Cell.DURATION_S + kind for kind in kinds]].T
-    usd = cells[:, [Cell.MARGINAL_USD + kind for kind in kinds]].T
+    duration_s = cells[:, Cell.DURATION_S + warm : Cell.DURATION_S + 3]
+    usd = cells[:, Cell.MARGINAL_USD + warm : Cell.MARGINAL_USD + 3]
     over_usd = facts[Fact.MAX_EPOCHS] * _overshoot_usd(cells).max(initial=0.0)
     return Relaxation(
         row=row,
-        duration_s=duration_s,
-        usd=usd,
+        duration_s=np.stack([duration_s.min(axis=1), duration_s[:, -1]]),
+        usd=np.stack([usd.min(axis=1), usd[:, -1]]),
         budget_usd=budget_usd - setup_usd - facts[Fact.CACHE_USD_PER_H] + over_usd,
+        cache_usd=facts[Fact.CACHE_USD_PER_H],
         gain=np.nan_to_num(pool.gain[0, levels], nan=HUGE, posinf=HUGE, neginf=-HUGE),
         spread=np.nan_to_num(pool.noise[0, levels], nan=HUGE, posinf=HUGE),
         energy=pool.start[0] ** 2 / 2,
@@ -268,8 +271,11 @@ class Programme:
         self._rows: list[Floats] = []
         self._sides: list[float] = []
         self._ages: list[int] = []
+        self.failure = failure
+        self.highest = bands(np.full(MODES, self.most), self.knots).ravel()
+        self.first_hour = relaxed.cache_usd / relaxed.budget_usd
         if math.isfinite(failure):
-            self._add(bands(np.full(MODES, self.most), self.knots).ravel(), 0.0, -1.0, 0.0, failure)
+            self._add(self.highest, self.first_hour, -1.0, 0.0, failure)
         self._start()
 
     def _grid(self, points: int) -> Floats:
@@ -360,6 +366,7 @@ class Programme:
         table = weights.reshape(MODES, BANDS)
         energy = highest_at_target(table, self.knots, self.relaxed.target)
         offset = float(weights @ bands(energy, self.knots).ravel()) * (1 + 1e-9)
+        offset = max(offset, float(weights @ self.highest) + price * self.first_hour - self.failure)
         start = self.first_time + price * self.first_bill + self.first[self.relaxed.row] @ weights - offset
         return np.concatenate([weights, [price, offset, start.min()]])
 
@@ -432,9 +439,11 @@ def bound_of(pool: Pool, second: float, failure_s: float = math.inf) -> Bound:
     best = programme.repaired(best, fine=True)
     weights = best[: programme.size].reshape(MODES, BANDS) * second
     potential = Potential(programme.knots, weights, best[-2] * second)
+    dollar_s = best[-3] * second / programme.relaxed.budget_usd
+    highest_s = float(potential(np.full(MODES, programme.most)))
     return Bound(
         seconds=ROUNDING * max(programme.value(best), 0.0) * second,
-        failure_s=float(potential(np.full(MODES, programme.most))),
-        dollar_s=best[-3] * second / programme.relaxed.budget_usd,
+        failure_s=highest_s + dollar_s * programme.relaxed.cache_usd,
+        dollar_s=dollar_s,
         potential=potential,
     )

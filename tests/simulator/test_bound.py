@@ -17,10 +17,10 @@ from siren.simulator.tables import Cell, Fact, pool_of
 
 @pytest.fixture(scope="module")
 def bounds(jobs):
-    return [lower_bound(job) for job in jobs[:4]]
+    return [lower_bound(job) for job in jobs[:3]]
 
 
-def expectation(function, nodes=4001, span=8.5):
+def expectation(function, nodes=1501, span=8.0):
     """E f(x) of a standard normal x."""
     x = np.linspace(-span, span, nodes)
     weights = np.exp(-x * x / 2)
@@ -35,7 +35,7 @@ def test_the_potential_is_not_positive_at_the_target(jobs, bounds, rng):
         assert bound.potential(np.full(MODES, target / MODES)) <= 1e-6 * bound.seconds
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(3))
 def test_no_epoch_lowers_the_potential_by_more_than_it_costs(jobs, bounds, index, rng):
     """With exact quadrature, at random energies and at those that a local search makes the worst."""
     relaxed, bound = relax(pool_of([jobs[index]])), bounds[index]
@@ -96,7 +96,7 @@ def shortest(pool, places, epochs):
     return best
 
 
-@hypothesis.settings(max_examples=12, deadline=None)
+@hypothesis.settings(max_examples=8, deadline=None)
 @hypothesis.given(
     index=st.integers(0, 11),
     draws=st.lists(st.floats(0, 0.999), min_size=6, max_size=6),
@@ -183,7 +183,10 @@ def test_a_cheaper_failure_lowers_the_bound(jobs, bounds):
     bound = bounds[0]
     cheap = lower_bound(jobs[0], failure_s=0.5 * bound.failure_s)
     assert cheap.failure_s <= 0.5 * bound.failure_s * (1 + 1e-6)
-    assert cheap.seconds <= bound.seconds * 1.02
+    assert 0 < cheap.seconds <= bound.seconds * 1.02
+    relaxed = relax(pool_of([jobs[0]]))
+    highest = cheap.potential(np.full(MODES, relaxed.limit**2 / 2))
+    assert highest <= cheap.failure_s * (1 + 1e-9)
 
 
 def test_more_money_lowers_the_bound(jobs):
