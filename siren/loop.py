@@ -131,6 +131,7 @@ class JobLoop:
         """What the policy wants next, with its reservation; None if nothing useful can be paid."""
         outlook = Outlook(self.platform.clock_s, self.epoch, self.totals, self.ledger.left_usd)
         self.view.outlook = outlook
+        self.view.learn(self.records)
         decision = self.policy.decide(self.records)
         plan = self.view.plan(decision.action) if decision else None
         return None if decision is None or plan is None else (decision, plan)

@@ -18,6 +18,7 @@ from siren.types import Action, Decision, EpochRecord, Forecast
 from siren.units import MB_PER_GB
 from siren.workloads.spec import TrainingSpec
 from siren.worlds.costing import Costing, EpochPlan, Outlook
+from siren.worlds.refit import RECENT, Scales, fit_scales, scaled
 
 LADDER = 1.25
 """Ratio between the function counts that are tried."""
@@ -91,6 +92,9 @@ class JobView:
         initial_loss: Held-out loss of the initial model.
         outlook: The state of the run; it is renewed before every decision.
         explains: Whether decisions are to hold forecasts; without them policies are faster.
+
+    Attributes:
+        scales: How the run's times differ from what the laws expected before it.
     """
 
     def __init__(
@@ -108,8 +112,21 @@ class JobView:
         self.initial_loss = initial_loss
         self.outlook = outlook
         self.explains = explains
+        self.scales = Scales()
         self._platform = platform
+        self._laws = costing
         self._epochs = _EPOCHS.setdefault(costing, {})
+
+    def learn(self, history: Sequence[EpochRecord]) -> None:
+        """Refits the laws of time to the run, see `siren.worlds.refit`; prices and bounds stay.
+
+        Args:
+            history: All epochs so far.
+        """
+        scales = fit_scales(self.costing, [record.status.report for record in history[-RECENT:]])
+        if scales != self.scales:
+            self.scales, self._laws = scales, scaled(self.costing, scales)
+            self._epochs = _EPOCHS.setdefault(self._laws, {})
 
     @functools.cached_property
     def functions(self) -> tuple[int, ...]:
@@ -173,10 +190,10 @@ class JobView:
             return
         numbers = [(a.functions, a.memory_mb, cold, loading) for a, cold, loading in unknown]
         n, m, cold, loading = np.ascontiguousarray(np.array(numbers, np.float64).T)
-        expected = self.costing.expect(n, m, cold, loading)
+        expected = self._laws.expect(n, m, cold, loading)
         columns = (
             expected.duration_s,
-            self.costing.marginal_usd(n, m, expected),
+            self._laws.marginal_usd(n, m, expected),
             expected.handler_s,
             expected.billed_s,
         )
