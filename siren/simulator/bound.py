@@ -66,7 +66,7 @@ NODES_SPAN = 6.5
 """Standard deviations that they reach to."""
 
 ROUNDING = 0.997
-"""The bound is multiplied by this for what is lost between grid points; tests hold it against quadrature."""
+"""Weights are multiplied by this for what is lost between grid points; tests hold (2) against quadrature."""
 
 HUGE = 1e100
 """What gains beyond the cliff that overflow count as: modes are held inside `Relaxation.limit` anyway."""
@@ -362,7 +362,7 @@ class Programme:
         """The point, scaled until it is feasible: its bound is at `value`."""
         weights, price = np.maximum(point[: self.size], 0.0), max(point[-3], 0.0)
         excess = self._ratio(weights.reshape(MODES, BANDS), price, fine)
-        weights = weights / max(excess, 1.0)
+        weights = weights * (ROUNDING if fine else 1.0) / max(excess, 1.0)
         table = weights.reshape(MODES, BANDS)
         energy = highest_at_target(table, self.knots, self.relaxed.target)
         offset = float(weights @ bands(energy, self.knots).ravel()) * (1 + 1e-9)
@@ -442,7 +442,7 @@ def bound_of(pool: Pool, second: float, failure_s: float = math.inf) -> Bound:
     dollar_s = best[-3] * second / programme.relaxed.budget_usd
     highest_s = float(potential(np.full(MODES, programme.most)))
     return Bound(
-        seconds=ROUNDING * max(programme.value(best), 0.0) * second,
+        seconds=max(programme.value(best), 0.0) * second,
         failure_s=highest_s + dollar_s * programme.relaxed.cache_usd,
         dollar_s=dollar_s,
         potential=potential,
