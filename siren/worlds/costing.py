@@ -30,6 +30,9 @@ WORKER_MARGIN_S = 0.25
 EVALUATOR_SLACK = 2.0
 """An evaluation function's timeout covers so many times its expected duration."""
 
+EXPECTATIONS_KEPT = 8
+"""Answers of `Costing.expect` that are kept."""
+
 Floats = NDArray[np.float64]
 Answer = TypeVar("Answer")
 
@@ -99,6 +102,7 @@ class Costing:
         self.setup_puts = math.ceil(job.dataset_samples * job.sample_bytes / laws.OBJECT_BYTES) + 1
         self.uses_cache = job.channel is ChannelKind.REDIS
         self._answers: dict[tuple[str, Action], Any] = {}
+        self._expected: dict[tuple[tuple[tuple[int, ...], bytes], ...], ExpectedEpoch] = {}
         self._worst_usd: dict[tuple[Action, int, bool, Decimal], Decimal] = {}
 
     def stored_gb(self, functions: laws.Quantity) -> laws.Quantity:
@@ -108,8 +112,18 @@ class Costing:
         return (data + (1 + copies) * self.job.model_bytes) / BYTES_PER_GB
 
     def expect(self, functions: Floats, memory_mb: Floats, cold: Floats, loading: Floats) -> ExpectedEpoch:
-        """The expected times and requests of an epoch; see `siren.worlds.expectation`."""
-        return expect_epoch(self.world, self.job, functions, memory_mb, cold=cold, loading=loading)
+        """The expected times and requests of an epoch; see `siren.worlds.expectation`.
+
+        The last few answers are kept: a policy asks the same of the same actions before every epoch.
+        """
+        arguments = tuple(np.asarray(x, np.float64) for x in (functions, memory_mb, cold, loading))
+        key = tuple((x.shape, x.tobytes()) for x in arguments)
+        if key not in self._expected:
+            if len(self._expected) >= EXPECTATIONS_KEPT:
+                del self._expected[next(iter(self._expected))]
+            n, m, cold, loading = arguments
+            self._expected[key] = expect_epoch(self.world, self.job, n, m, cold=cold, loading=loading)
+        return self._expected[key]
 
     def marginal_usd(self, functions: Floats, memory_mb: Floats, expected: ExpectedEpoch) -> Floats:
         """The expected bill of an epoch without what is billed for the run as a whole.

@@ -34,6 +34,27 @@ QUEUED, QUEUE_TURN = 10.0, 0.45
 WAIT_ITERATIONS = 40
 """Fixed-point steps of the wait at a store; it changes by less than 1 % after 30."""
 
+LAUNCH_ITERATIONS = 4
+"""Fixed-point steps of how many functions work at a time while they are being launched."""
+
+RACE_POINTS, RACE_TIMES = 14, 120
+"""Sizes of a race under `cas`, and times of the integral over its next commit."""
+
+CAS_TURN, CAS_SLACK = 0.8, 1.06
+"""Part of the queue at a store that passes between two commits of a race, and what the renewal law of
+commits falls short by, as measured on the twin."""
+
+RETRY_SHARE = 0.88
+"""Share of the time lost under `cas` that goes into whole retries, as measured on the twin."""
+
+TAIL_POINTS = 48
+"""Points of the integral over the heavy tail."""
+
+CONVOY = (0.18, 0.7, 0.2, 1.3)
+"""How loose a convoy is: a factor, and exponents of the spread of arrivals per service, of the load
+and of the number of functions. Fitted to 599 steady states of the twin's event kernel (n = 2 to 80;
+experiments/agreement.py --fit-convoy)."""
+
 UPPER_FACTOR, UPPER_SLACK_S = 1.2, 1.0
 """A timeout must cover so much of a function's expected time, and so many seconds more."""
 
@@ -102,11 +123,16 @@ def expect_epoch(
     handler_s = load_s * loading / n + mean_s
     merge_s = laws.merge_s if job.update_rule is UpdateRule.AVERAGE else 0.0 * n
     rounding_s = world.billing.granularity / MS_PER_S / 2
-    retries = np.maximum(1.0, n / 2) if job.update_rule is UpdateRule.CAS else 1.0
+    attempts = laws.pushes + 0.0 * n
+    if job.update_rule is UpdateRule.CAS:  # the time beyond what it would take alone goes into retries
+        exchange_s, _, _ = _exchange(world, job, laws)
+        alone_s = laws.pushes / n * (exchange_s + laws.compute_s)
+        retry_s = np.maximum(exchange_s, n * laws.service_s)
+        attempts = attempts + RETRY_SHARE * n * np.maximum(mean_s - alone_s, 0.0) / retry_s
     puts, gets = s3_requests(
         job,
         n,
-        attempts=laws.pushes * retries,
+        attempts=attempts,
         unanswered=0.0,
         steps=1.0 if job.update_rule is UpdateRule.AVERAGE else np.ceil(laws.pushes / n),
         loads=loading * laws.load_requests,
@@ -128,15 +154,47 @@ def _latency(store: Store, median_s: float, sigma: float) -> tuple[float, float]
     return latency_mean_s(store, median_s, sigma), float(variance)
 
 
-def _excess_s(store: Store, total: _Sum, racers: Quantity) -> Quantity:
-    """What the slowest of `racers` functions is expected to take longer than the mean."""
+def _excess_s(
+    store: Store, total: _Sum, racers: Quantity, functions: Quantity, launch_s: Quantity
+) -> Quantity:
+    """What the slowest function is expected to take longer than the mean.
+
+    Without the heavy tail, that is the slowest of `racers`; a request that meets the tail can make any
+    of `functions`, launched one after another over `launch_s`, later than that one.
+    """
     mean_s = np.maximum(total.mean_s, 1e-12)
     sigma = np.sqrt(np.log1p(total.variance / mean_s**2))
     z = np.maximum(ndtri((racers - 0.375) / (racers + 0.25)), sigma / 2)
     body = mean_s * np.expm1(sigma * z - sigma**2 / 2)
-    hit = -np.expm1(racers * total.requests * np.log1p(-store.tail_probability))
-    tail = (hit - store.tail_probability * total.requests) * tail_excess_s(store)
-    return body + np.where(racers > 1, np.maximum(tail, 0.0), 0.0)
+    hits = functions * total.requests * store.tail_probability
+    if store.tail_probability == 0 or not np.any(functions > 1):
+        return body
+    own_s = store.tail_probability * total.requests * tail_excess_s(store)  # is in the mean
+    late_s = _latest_s(store, hits, np.maximum(body + own_s, 0.0), launch_s) - own_s
+    return body + np.where(functions > 1, late_s, 0.0)
+
+
+def _latest_s(store: Store, hits: Quantity, after_s: Quantity, launch_s: Quantity) -> Quantity:
+    """Expected seconds by which the latest of `hits` heavy-tailed requests comes after `after_s`.
+
+    The integral over t > `after_s` of the probability that one of a Poisson number of hits adds
+    more than t; a hit of a function that was launched earlier must add as much more.
+    """
+    hits, after_s, launch_s = np.broadcast_arrays(hits, after_s, launch_s)
+    share = np.linspace(0.0, 1.0, TAIL_POINTS) ** 3
+    t = after_s[..., None] + share * np.maximum(store.tail_max - after_s, 0.0)[..., None]
+    window = np.maximum(launch_s, 1e-3)[..., None]
+    beyond = (_tail_beyond_s(store, t) - _tail_beyond_s(store, t + window)) / window
+    late: Quantity = np.trapezoid(-np.expm1(-hits[..., None] * beyond), t, axis=-1)
+    return late
+
+
+def _tail_beyond_s(store: Store, t: Quantity) -> Quantity:
+    """Expected seconds that the heavy tail adds beyond t to a request that meets it."""
+    a, low, high = store.tail_shape, store.tail_min, max(store.tail_max, store.tail_min)
+    x = np.clip(t, low, high)
+    inside = low * np.log(high / x) if a == 1 else low**a / (1 - a) * (high ** (1 - a) - x ** (1 - a))
+    return inside + np.maximum(low - t, 0.0)
 
 
 def _racers(world: World, n: Quantity, spread_s: Quantity) -> Quantity:
@@ -162,9 +220,19 @@ def _free_running(
     steps = laws.pushes / n
     exchanges = 1.0 if job.update_rule is UpdateRule.AVERAGE else steps
     alone_s = exchanges * exchange_s + steps * laws.compute_s
+    cycle_s = alone_s / np.maximum(exchanges, 1.0)
+    waits_s = 0.0 * n
+    serial_s = n * exchanges * _between_updates_s(world, job, n, laws)
+    last_half = 1 - 0.5 / np.maximum(
+        steps, 1.0
+    )  # the mean function's last update is in the middle of the last round
     if store.node and job.update_rule not in (UpdateRule.AVERAGE, UpdateRule.CAS):
-        together = np.minimum(n, 1.0 + alone_s * world.start.fan_out)
-        alone_s = alone_s + 2 * steps * _wait_s(together, exchange_s + laws.compute_s, laws.service_s)
+        spread_s = np.sqrt((laws.compute_s * cpu.push_noise) ** 2 + latency_variance)
+        for _ in range(LAUNCH_ITERATIONS):
+            together = np.minimum(n, 1.0 + (alone_s + waits_s) * world.start.fan_out)
+            waits_s = steps * _waits_s(store, together, cycle_s, laws.service_s, spread_s)
+            most_s = np.maximum(last_half * serial_s - launch_s / 2, (together - 1) * laws.service_s / 2)
+            waits_s = np.minimum(waits_s, most_s)
     noise = (
         steps * (laws.compute_s * cpu.push_noise) ** 2 + (steps * laws.compute_s * cpu.function_noise) ** 2
     )
@@ -175,15 +243,34 @@ def _free_running(
     )
     racers = _racers(world, n, np.sqrt(way.variance))
     average, cas = (job.update_rule is rule for rule in (UpdateRule.AVERAGE, UpdateRule.CAS))
-    ragged_s = 0.0 if average else (np.ceil(steps) - steps) * alone_s / steps
-    free_s = launch_s + alone_s + ragged_s + _excess_s(store, way, racers)
-    serial_s = n * exchanges * _between_updates_s(world, job, n, laws)
-    bound_s = np.where(
-        n > 1, serial_s + alone_s / np.maximum(exchanges, 1.0) * (0.0 if average else 1.0), 0.0
+    ragged_s = 0.0 if average else (np.ceil(steps) - steps) * cycle_s
+    busy_s = alone_s + waits_s
+    held_s = np.minimum(launch_s + waits_s, np.maximum(serial_s, launch_s))
+    free_s = held_s + alone_s + ragged_s + _excess_s(store, way, racers, n, launch_s)
+    bound_s = np.where(n > 1, serial_s + (alone_s if average else cycle_s), 0.0)
+    queue_s = np.where(n > 1, np.maximum(0.0, serial_s - launch_s - busy_s), 0.0)
+    if cas and not store.node:
+        race_s, own_s = _race(world, job, n, laws)
+        return np.where(n > 1, np.maximum(free_s, race_s), free_s), np.where(n > 1, own_s, alone_s)
+    share = 0.5 if average else 0.9 if cas else last_half
+    return np.maximum(free_s, bound_s), busy_s + share * queue_s
+
+
+def _waits_s(store: Store, n: Quantity, cycle_s: Quantity, service_s: float, spread_s: Quantity) -> Quantity:
+    """Mean wait in one cycle of a fetch and a push, where both wait for the pushes before them.
+
+    Functions whose reads waited for the same push set out together, arrive together and wait for
+    each other again: a convoy, whose cycle is that of one function and all n services. What
+    spreads its arrivals breaks it up; the rest of the time they wait as if they came at random.
+    """
+    apart_s = 2 * _wait_s(n, cycle_s, service_s)
+    between_s = np.maximum(
+        cycle_s - service_s - latency_mean_s(store, store.read_median, store.read_sigma), 1e-12
     )
-    queue_s = np.where(n > 1, np.maximum(0.0, serial_s - launch_s - alone_s), 0.0)
-    share = 0.5 if average else 0.9 if cas else 1 - 0.5 / np.maximum(steps, 1.0)
-    return np.maximum(free_s, bound_s), alone_s + share * queue_s
+    convoy_s = np.maximum(between_s + n * service_s - cycle_s, apart_s)
+    scale, by_spread, by_load, by_count = CONVOY
+    loose = scale * (spread_s / service_s) ** by_spread * (n * service_s / between_s) ** by_load * n**by_count
+    return apart_s + (convoy_s - apart_s) / (1 + loose)
 
 
 def _wait_s(n: Quantity, cycle_s: Quantity, service_s: float) -> Quantity:
@@ -199,6 +286,51 @@ def _wait_s(n: Quantity, cycle_s: Quantity, service_s: float) -> Quantity:
         queued = rate * (wait_s + service_s) * (n - 1) / n
         wait_s = (wait_s + service_s * np.maximum(0.0, queued - busy / 2)) / 2
     return wait_s
+
+
+def _race(world: World, job: Job, n: Quantity, laws: EpochLaws) -> tuple[Quantity, Quantity]:
+    """(seconds to the last update, mean of one function's work) under `cas` over a store that is not a node.
+
+    Of m functions that race, each commit frees one: it goes on to its next gradient, or is done. In the
+    steady state so many race as commits bring back, and the last race runs down to one.
+    """
+    store = world.channels[job.channel]
+    exchange_s, _, _ = _exchange(world, job, laws)
+    steps, alone_s = laws.pushes / n, exchange_s + laws.compute_s
+    m = np.exp(np.linspace(0.0, 1.0, RACE_POINTS) * np.log(np.maximum(n, 1.0 + 1e-9))[..., None])
+    between_s = _between_commits_s(store, m, laws, exchange_s)
+    gone, mean_s = np.diff(m, axis=-1), (between_s[..., 1:] + between_s[..., :-1]) / 2
+    last_s = (gone * mean_s).sum(axis=-1)
+    own_last_s = (gone * mean_s * (m[..., 1:] + m[..., :-1]) / 2).sum(axis=-1) / n
+    needed = m + np.asarray(laws.compute_s)[..., None] / between_s  # functions that keep m in the race
+    above = np.clip((needed < n[..., None]).sum(axis=-1), 1, RACE_POINTS - 1)[..., None]
+    (low, high), (slow_s, fast_s) = (
+        [np.take_along_axis(x, at, axis=-1)[..., 0] for at in (above - 1, above)] for x in (needed, between_s)
+    )
+    part = np.clip((n - low) / np.maximum(high - low, 1e-12), 0.0, 1.0)
+    cycle_s = np.maximum(n * slow_s ** (1 - part) * fast_s**part, alone_s)
+    before_s = alone_s + np.maximum(steps - 1.0, 0.0) * cycle_s
+    return before_s + last_s, before_s + own_last_s
+
+
+def _between_commits_s(store: Store, m: Quantity, laws: EpochLaws, exchange_s: Quantity) -> Quantity:
+    """Mean seconds between two commits of m racing functions; m has one more axis than the action.
+
+    A write counts only if it read after the commit before it. With reads at rate r = m / (retry
+    time) and F the distribution of the time from a read to its write, the first valid write comes
+    later than t with probability exp(-r int_0^t F); `CAS_TURN` of the queue at the store comes on top.
+    """
+    retry_s = np.asarray(exchange_s)[..., None]
+    fixed_s = np.broadcast_to((2 * laws.transfer_s + laws.service_s)[..., None], retry_s.shape)
+    t = np.linspace(0.0, 6.0, RACE_TIMES) * (store.write_median + fixed_s + retry_s)
+    waited = np.maximum(t - fixed_s, 1e-12) / max(store.write_median, 1e-12)
+    arrived = ndtr(np.log(waited) / max(store.write_sigma, 1e-9))
+    gathered = np.cumsum((arrived[..., 1:] + arrived[..., :-1]) / 2 * np.diff(t), axis=-1)
+    gathered = np.concatenate([np.zeros_like(fixed_s), gathered], axis=-1)
+    survival = np.exp(-(m / retry_s)[..., None] * gathered[..., None, :])
+    first_s = CAS_SLACK * np.trapezoid(survival, t[..., None, :], axis=-1)
+    queue_s = CAS_TURN * np.maximum(0.0, m * laws.service_s - retry_s)
+    return np.where(m > 1.0 + 1e-6, np.clip(first_s, laws.service_s, retry_s), retry_s) + queue_s
 
 
 def _between_updates_s(world: World, job: Job, n: Quantity, laws: EpochLaws) -> Quantity:
@@ -233,10 +365,20 @@ def _synchronous(
     store, cpu = world.channels[job.channel], world.cpu
     exchange_s, latency_s, latency_variance = _exchange(world, job, laws)
     steps = np.ceil(laws.pushes / n)
+    n = n + 0.0 * steps
     noise = (laws.compute_s * cpu.push_noise) ** 2 + (laws.compute_s * cpu.function_noise) ** 2
     one = _Sum(latency_s + laws.compute_s, latency_variance + noise, 2.0 + 0.0 * n)
-    spread_s = _excess_s(store, one, n)
-    step_s = exchange_s + laws.compute_s + np.maximum(spread_s, (n - 1) * laws.service_s) + laws.merge_s
+    alone_s = exchange_s + laws.compute_s
+
+    def step_s(members: Quantity) -> Quantity:
+        spread_s = _excess_s(store, one, members, members, 0.0)
+        return alone_s + np.maximum(spread_s, (members - 1) * laws.service_s) + laws.merge_s
+
     first = _racers(world, n, np.sqrt(prelude.variance + one.variance))
-    late_s = launch_s + _excess_s(store, prelude, first)
-    return late_s + steps * step_s, steps * step_s + np.maximum(0.0, late_s - launch_s / 2)
+    late_s = launch_s + _excess_s(store, prelude, first, n, launch_s)
+    # The store serves the first step while functions are still being launched.
+    first_s = np.maximum(late_s + step_s(np.minimum(n, first)), step_s(n))
+    last = laws.pushes - (steps - 1) * n  # functions that have a last step
+    all_s = first_s + np.maximum(steps - 2, 0.0) * step_s(n)
+    last_s = np.where(steps > 1, step_s(last), 0.0)
+    return all_s + last_s, all_s + last / n * last_s - launch_s / 2
