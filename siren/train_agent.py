@@ -141,7 +141,7 @@ def _train(recipe: Recipe, folder: Path, *, resumes: bool, stderr: TextIO) -> Ma
     from siren.learning.report import finish
     from siren.learning.training import sample_training, train
 
-    checkpoint = read_checkpoint(folder) if resumes else None
+    checkpoint, facts = read_checkpoint(folder) if resumes else None, system_facts()
     if not resumes:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE).write_text(recipe.to_toml(), encoding="utf-8")
@@ -153,7 +153,7 @@ def _train(recipe: Recipe, folder: Path, *, resumes: bool, stderr: TextIO) -> Ma
             )
         jobs = sample_training(recipe, display)
         record = train(recipe, folder, jobs, display, checkpoint)
-        found, notes = finish(recipe, folder, jobs.test, record, system_facts())
+        found, notes = finish(recipe, folder, jobs.test, record, facts)
         for note in notes:
             display.note(note)
     return {name: asdict(comparison) for name, comparison in found.items()}

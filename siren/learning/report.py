@@ -53,9 +53,9 @@ A policy that chooses, before every epoch of a job, how many functions run it an
 
 * Jobs: {recipe.jobs:,} of the randomised family `{Path(recipe.scenario).stem}`, seed {recipe.seed}.
 * {record.steps:,} simulated epochs in {record.seconds / 60:.1f} minutes. The policy after {best.steps:,} of
-  them is kept: of those evaluated during training it was the fastest on {recipe.evaluation.jobs} validation
-  jobs that succeeded no less often than the reference action, speed-up {best.speedup:.3f}; the zero action,
-  from which training starts, is among the candidates.
+  them is kept: it was the fastest on {recipe.evaluation.jobs} validation jobs (speed-up {best.speedup:.3f}) of
+  those evaluated during training that succeeded no less often than the reference action. The zero action, from
+  which training starts, is among the candidates.
 * Again: `python -m siren.train_agent --recipe {RECIPE} --out NEW_FOLDER` gives the same policy on the same
   machine and versions ({versions};
   commit {commit}).
@@ -63,9 +63,9 @@ A policy that chooses, before every epoch of a job, how many functions run it an
 
 ## Measured
 
-On {recipe.evaluation.test_jobs} test jobs of the same family, {recipe.evaluation.repeats} episodes each,
-used neither to train nor to choose; simulated, not real, training. Speed-up is the geometric mean over jobs
-of failure-counted time of the reference action over that of the agent, with a 95% bootstrap interval over
+On {recipe.evaluation.test_jobs} test jobs of the same family, {recipe.evaluation.repeats} episodes each, used
+neither to train nor to choose; simulated, not real, training. Speed-up is the geometric mean over jobs of
+the failure-counted time of the reference action over that of the agent, with a 95% bootstrap interval over
 jobs; a failure counts as {FAILURE_RATIO:g} reference times, budgets are never exceeded. The reference action
 is the best fixed (n, m) in expectation that fits the budget, with n off by what a rehearsal leaves open.
 
@@ -87,8 +87,8 @@ def _scale(recipe: Recipe) -> str:
     if recipe.observation == "siren":
         return "Its actions are absolute: it knows nothing of the scale of a job before the first epoch."
     return (
-        "It only multiplies n_ref and m_ref (n by e^-2 to e^2, m by 1/4 to 4): without a reference of about "
-        "the right scale it is no use."
+        "It only multiplies n_ref and m_ref (n by e^-2 to e^2, m by 1/4 to 4): without a reference of about\n"
+        "  the right scale it is no use."
     )
 
 
