@@ -53,9 +53,9 @@ A policy that chooses, before every epoch of a job, how many functions run it an
 
 * Jobs: {recipe.jobs:,} of the randomised family `{Path(recipe.scenario).stem}`, seed {recipe.seed}.
 * {record.steps:,} simulated epochs in {record.seconds / 60:.1f} minutes. The policy after {best.steps:,} of
-  them is kept: it was the fastest on {recipe.evaluation.jobs} validation jobs (speed-up {best.speedup:.3f}) of
-  those evaluated during training that succeeded no less often than the reference action. The zero action, from
-  which training starts, is among the candidates.
+  them is kept: it was the fastest on {recipe.evaluation.jobs} validation jobs (speed-up {best.speedup:.3f})
+  of those evaluated during training that succeeded no less often than the reference action. The zero action,
+  from which training starts, is among the candidates.
 * Again: `python -m siren.train_agent --recipe {RECIPE} --out NEW_FOLDER` gives the same policy on the same
   machine and versions ({versions};
   commit {commit}).

@@ -1,7 +1,11 @@
+import numpy as np
 import pytest
 
+from siren._roots import root_folder
 from siren.errors import UnknownNameError, UsageError
-from siren.learning.recipe import Algorithm, Recipe, changed_recipe, load_recipe
+from siren.learning.recipe import Algorithm, Recipe, changed_recipe, load_recipe, recipe_names
+from siren.policies.network import load_network
+from siren.simulator.scenarios import scenario_names
 
 
 def test_a_written_recipe_reads_as_itself(tmp_path, tiny):
@@ -10,6 +14,18 @@ def test_a_written_recipe_reads_as_itself(tmp_path, tiny):
     path.write_text(recipe.to_toml(), encoding="utf-8")
     assert load_recipe(str(path)) == recipe
     assert recipe.algorithm is Algorithm.A2C
+
+
+def test_every_shipped_agent_has_its_recipe_and_loads():
+    assert "default-2026" in recipe_names()
+    for name in recipe_names():
+        folder = root_folder("agents") / name
+        network, meta = load_network(folder)
+        assert network.act(np.zeros(network.inputs, np.float32)).shape == (2,)
+        recipe = load_recipe(name)
+        assert recipe.seed == meta["seed"]
+        assert recipe.scenario in scenario_names()
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
 
 
 def test_an_unknown_recipe_is_refused():
