@@ -26,7 +26,7 @@ TARGET_US = 100.0
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Measure the microseconds of a decision."""
+    """Measure the CPU microseconds of a decision."""
 
     agents: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Agent folders to measure beside the networks of random weights."""
@@ -62,16 +62,16 @@ def random_network(rng: np.random.Generator, layers: tuple[int, ...], lstm: int 
 
 
 def measure(network: Network, config: BenchConfig) -> dict[str, float]:
-    """Microseconds of a decision: median and slowest round."""
+    """CPU microseconds of a decision: median and slowest round."""
     rng = np.random.default_rng(config.seed)
     observations = rng.uniform(-1, 1, (config.decisions, network.inputs)).astype(np.float32)
     rounds = []
     for _ in range(config.repeats):
         network.reset()
-        start = time.perf_counter()
+        start = time.process_time()
         for observation in observations:
             network.act(observation)
-        rounds.append((time.perf_counter() - start) / config.decisions * 1e6)
+        rounds.append((time.process_time() - start) / config.decisions * 1e6)
     return {"median_us": statistics.median(rounds), "slowest_us": max(rounds)}
 
 

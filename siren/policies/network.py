@@ -29,7 +29,7 @@ FORMAT = 1
 
 WEIGHTS, META = "policy.safetensors", "policy.json"
 _LAYER = re.compile(r"mlp\.(\d+)\.weight")
-_LAST_ACTION = [NAMES.index("functions"), NAMES.index("memory")]
+_LAST_ACTION = slice(NAMES.index("functions"), NAMES.index("memory") + 1)  # they are neighbours
 _FIRST_EPOCH = NAMES.index("first_epoch")
 
 
@@ -44,7 +44,7 @@ def held(action: Singles, observation: Singles, hold: Singles) -> Singles:
         hold: float32, (2,), of functions and of memory.
     """
     last = observation[..., _LAST_ACTION]
-    same = (np.abs(action - last) < hold) & (observation[..., _FIRST_EPOCH, None] < 0)
+    same = (np.abs(action - last) < hold) & (observation[..., _FIRST_EPOCH : _FIRST_EPOCH + 1] < 0)
     result: Singles = np.where(same, last, action)
     return result
 
