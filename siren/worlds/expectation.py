@@ -166,10 +166,10 @@ def _excess_s(
     sigma = np.sqrt(np.log1p(total.variance / mean_s**2))
     z = np.maximum(ndtri((racers - 0.375) / (racers + 0.25)), sigma / 2)
     body = mean_s * np.expm1(sigma * z - sigma**2 / 2)
-    hits = functions * total.requests * store.tail_probability
-    if store.tail_probability == 0 or not np.any(functions > 1):
-        return body
     own_s = store.tail_probability * total.requests * tail_excess_s(store)  # is in the mean
+    if not np.any(own_s) or not np.any(functions > 1):
+        return body
+    hits = functions * total.requests * store.tail_probability
     late_s = _latest_s(store, hits, np.maximum(body + own_s, 0.0), launch_s) - own_s
     return body + np.where(functions > 1, late_s, 0.0)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from siren.twin.twin import job_of
 from siren.types import Action, BatchRule, ChannelKind, UpdateRule
-from siren.worlds import load_world
+from siren.worlds import expectation, load_world
 from siren.worlds.expectation import expect_epoch
 from siren.worlds.laws import RULES_OF_CHANNEL
 from tests.twin.jobs import LONG_S, plan_of, small_workload, timing_twin
@@ -148,3 +148,29 @@ def test_expected_times_are_positive_and_finite_up_to_the_most_functions(pair, b
         assert np.isfinite(value).all(), field.name
         assert (value >= 0).all(), field.name
     assert (told.upper_s >= told.handler_s).all()
+
+
+def test_the_latest_of_many_heavy_tailed_requests_is_that_of_draws():
+    store = load_world_once("aws-2026").channels[ChannelKind.S3]
+    rng, hits, after_s, launch_s = np.random.default_rng(0), 3.0, 0.2, 0.5
+    found = []
+    for count in rng.poisson(hits, 20_000):
+        tail_s = np.minimum(store.tail_min * rng.random(count) ** (-1 / store.tail_shape), store.tail_max)
+        late_s = tail_s - launch_s * rng.random(count)  # what is left of it where the last one started
+        found.append(max(0.0, late_s.max(initial=0.0) - after_s))
+    said = expectation._latest_s(store, np.array(hits), np.array(after_s), np.array(launch_s))
+    assert float(said) == pytest.approx(np.mean(found), rel=0.05)
+
+
+@given(st.sampled_from(PAIRS), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([1.0, 1.5]))
+def test_stores_without_a_tail_and_with_any_shape_are_expected(pair, least_s, shape):
+    channel, rule = pair
+    world = load_world_once("aws-2026")
+    tail = {"tail_probability": 0.01, "tail_min": least_s, "tail_max": max(least_s, 0.5), "tail_shape": shape}
+    store = world.channels[channel].model_copy(update=tail)
+    world = world.model_copy(update={"channels": {**world.channels, channel: store}})
+    job = dataclasses.replace(job_of(workload()), channel=channel, update_rule=rule)
+    n = np.array([1.0, 2.0, 50.0])
+    told = expect_epoch(world, job, n, np.full(3, 1769.0), cold=n, loading=n)
+    assert np.isfinite(told.duration_s).all()
+    assert (np.asarray(told.duration_s) > 0).all()
