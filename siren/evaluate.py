@@ -177,8 +177,8 @@ def _workers(wanted: int | None) -> int:
 
 def _evaluate(settings: EvaluationSettings, workers: int, out: Path, stderr: TextIO) -> list[report.Row]:
     """Plays what is missing, and writes the report."""
-    playing = settings.entrants(KINDS)
     cases = settings.cases()
+    playing = settings.entrants(KINDS)
     about = {**settings.model_dump(mode="json"), "code": code_digest()}
     with Journal.opened(out, about, system_facts()) as journal:
         evaluation = Evaluation(cases, playing, settings.seeds, journal)

@@ -12,7 +12,14 @@ from typing import Any
 from siren.evaluation import baseline
 from siren.evaluation.cache import ChoiceCache
 from siren.evaluation.episode import Episode, play
-from siren.evaluation.jobs import EvaluationJob, JobInSimulator, JobKey, build
+from siren.evaluation.jobs import (
+    DECISIVE,
+    EvaluationJob,
+    JobInSimulator,
+    JobKey,
+    build,
+    code_digest,
+)
 from siren.policies import Policy, Reference
 from siren.simulator.bound import lower_bound
 from siren.simulator.job import SimulatedJob
@@ -79,7 +86,7 @@ class Case:
     @functools.cached_property
     def scouted(self) -> baseline.Scouted:
         """How many epochs fixed actions need; the same for every budget."""
-        about = {"what": "scouted", "job": self.job.identity}
+        about = {"what": "scouted", "job": self.job.identity, "code": code_digest(DECISIVE)}
         kept = self._cache.get(about, lambda: baseline.scout(self.job).to_json())
         return baseline.Scouted.from_json(self.job, kept)
 
@@ -89,9 +96,22 @@ class Case:
         kept = self.chosen("best-fixed", lambda: dataclasses.asdict(baseline.best_fixed(self)))
         return baseline.Baseline(**kept)
 
-    def chosen(self, what: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What was chosen for this case under that name before, or is found now."""
-        about = {"what": what, "job": self.job.identity, "budget_usd": str(self.budget_usd)}
+    def chosen(
+        self, what: str, find: Callable[[], dict[str, Any]], code: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        """What was chosen for this case under that name before, or is found now.
+
+        Args:
+            what: The name.
+            find: Chooses; the result is JSON.
+            code: Files of the package that decide the choice, beside `siren.evaluation.jobs.DECISIVE`.
+        """
+        about = {
+            "what": what,
+            "job": self.job.identity,
+            "budget_usd": str(self.budget_usd),
+            "code": code_digest((*DECISIVE, *code)),
+        }
         return self._cache.get(about, find)
 
     def episode(self, policy: Policy, seed: int) -> Episode:
@@ -121,7 +141,7 @@ class Case:
             found = lower_bound(self.simulated, self.baseline.failure_s)
             return {"seconds": found.seconds, "failure_s": found.failure_s}
 
-        kept = self.chosen("bound", find)
+        kept = self.chosen("bound", find, ("simulator/bound.py",))
         return kept["seconds"], kept["failure_s"]
 
     def facts(self) -> CaseFacts:

@@ -148,7 +148,7 @@ def _greedy(case: Case, argument: str) -> Policy:
 
 def _two_phase(case: Case, argument: str) -> Policy:
     find = _two_phase_of_simulator if isinstance(case.job, JobInSimulator) else _two_phase_of_twin
-    kept = case.chosen("two-phase", lambda: find(case))
+    kept = case.chosen("two-phase", lambda: find(case), SCHEDULING)
     return TwoPhasePolicy(Action(*kept["first"]), Action(*kept["second"]), kept["switch"])
 
 
@@ -157,6 +157,14 @@ def _two_phase_of_simulator(case: Case) -> dict[str, Any]:
     first, second = found.actions[0], found.actions[-1]
     return _schedule(first, second, found.schedule.switch)
 
+
+SCHEDULING = (
+    "evaluation/entrants.py",
+    "policies/two_phase.py",
+    "policies/safeguard.py",
+    "simulator/planner.py",
+)
+"""Code that decides which two phases are chosen."""
 
 SWITCHES, MORE, FEWER = (0.3, 0.1, 0.03), (1.0, 1.5, 2.2, 3.2), (1.0, 0.7, 0.5)
 """Schedules around the best fixed action that are tried in the twin: shares of the initial gap, factors."""

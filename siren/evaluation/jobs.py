@@ -31,7 +31,7 @@ from siren.simulator.scenarios import (
 from siren.simulator.twin_jobs import family_job
 from siren.twin.twin import job_of
 from siren.types import BatchRule, UpdateRule
-from siren.workloads.registry import load_workload
+from siren.workloads.registry import find_folder, load_workload
 from siren.workloads.spec import TrainingSpec
 from siren.workloads.workload import Workload
 from siren.worlds.costing import Costing
@@ -47,8 +47,16 @@ FAMILIES = {SIMULATOR: "family-2026", TWIN: "small-2026"}
 MIXED = "mixed"
 """The rule of a cell whose jobs have several."""
 
-CODE = ("hsp", "money", "simulator", "twin", "workloads", "worlds", "evaluation", "loop.py", "policies")
-"""What of Siren's code decides how a job goes and what is chosen for it."""
+DECISIVE = (
+    *("hsp", "money", "platforms", "twin", "workloads", "worlds", "loop.py"),
+    *(f"evaluation/{name}.py" for name in ("baseline", "case", "episode", "jobs", "seeds")),
+    *(f"policies/{name}.py" for name in ("base", "fixed")),
+    *("simulator/core.py", "simulator/fitted.py", "simulator/job.py", "simulator/platform.py"),
+    *("simulator/quadratic.py", "simulator/sampling.py", "simulator/scenarios.py", "simulator/search.py"),
+    *("simulator/sensors.py", "simulator/small_models.py", "simulator/tables.py", "simulator/twin_jobs.py"),
+)
+"""What of Siren's code decides how a job goes under a fixed action, so that other code may change without
+that baselines are chosen anew."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,8 @@ def keys_of(
     """The jobs that a cell stands for.
 
     Raises:
-        UsageError: The workload does not go with the platform.
+        UsageError: There is no such workload, or it does not go with the platform.
+        WorkloadError: Its folder is no workload's.
     """
     batch_rule, update_rule = rules
     name = FAMILIES[platform] if workload == FAMILY else workload
@@ -145,6 +154,8 @@ def keys_of(
         )
     if scenario:  # an unknown or unfit one is refused now
         (load_scenario if platform == SIMULATOR else load_sgd_scenario)(name)
+    else:
+        find_folder(name)
     count = jobs if scenario else 1
     return [JobKey(platform, name, world, batch_rule, update_rule, k, scenario) for k in range(count)]
 
@@ -210,16 +221,20 @@ def _data_digest(workload: Workload) -> str:
 
 def _identity(key: JobKey, costing: Costing, content: dict[str, Any]) -> dict[str, Any]:
     world = costing.world.model_dump(mode="json")
-    return {"key": dataclasses.asdict(key), "world": world, "content": content, "code": code_digest()}
+    return {"key": dataclasses.asdict(key), "world": world, "content": content}
 
 
 @functools.cache
-def code_digest() -> str:
-    """What changes when code or prices that decide results change."""
+def code_digest(parts: tuple[str, ...] = ("",)) -> str:
+    """What changes when files of Siren's package do that decide results.
+
+    Args:
+        parts: Files and folders of the package; all of it by default.
+    """
     package, digest = Path(siren.__file__).parent, hashlib.blake2b(digest_size=16)
-    for part in sorted(CODE):
-        paths = sorted(p for p in (package / part).rglob("*") if p.suffix in (".py", ".json"))
-        for path in paths or [package / part]:
+    for part in sorted(parts):
+        found = (package / part).rglob("*") if (package / part).is_dir() else [package / part]
+        for path in sorted(p for p in found if p.suffix in (".py", ".json")):
             digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     return digest.hexdigest()
 

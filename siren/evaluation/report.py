@@ -122,11 +122,12 @@ def show(rows: Sequence[Row], console: Console) -> None:
                 _ratio(row, "ratio_to_best_fixed"),
                 _ratio(row, "ratio_to_bound"),
                 _format.dollars(row["cost_usd"]),
-                _format.dollars(row["overspent_usd"]),
             )
         console.print(table)
+    overspent_usd = sum(row["overspent_usd"] for row in rows)
     console.print(
-        "ratios of times, the lower the better, with 95% intervals over jobs (over seeds if it is one)"
+        f"overspent in all: {_format.dollars(overspent_usd)}; counted: a failure is twice the best fixed "
+        "action's mean time; the lower a ratio, the better; 95% intervals over jobs (over seeds for one job)"
     )
 
 

@@ -39,9 +39,9 @@ def scout_seeds() -> range:
     return range(SCOUT, SCOUT + SCOUT_COUNT)
 
 
-def select_seeds(count: int = SELECT_COUNT) -> range:
-    """The first seeds that choose."""
-    return range(SELECT, SELECT + count)
+def select_seeds() -> range:
+    """Seeds that choose."""
+    return range(SELECT, SELECT + SELECT_COUNT)
 
 
 def report_seeds(count: int) -> range:
