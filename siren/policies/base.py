@@ -17,7 +17,7 @@ from siren.errors import ActionError
 from siren.types import Action, Decision, EpochRecord, Forecast
 from siren.units import MB_PER_GB
 from siren.workloads.spec import TrainingSpec
-from siren.worlds.costing import Costing, EpochPlan, Outlook
+from siren.worlds.costing import WORKER_MARGIN_S, Costing, EpochPlan, Outlook
 from siren.worlds.refit import RECENT, Scales, fit_scales, scaled
 
 LADDER = 1.25
@@ -68,6 +68,8 @@ Start = tuple[Action, int, int]
 
 _EPOCHS: WeakKeyDictionary[Costing, dict[Start, _Epoch]] = WeakKeyDictionary()
 """What was asked of the laws of a job before: the next run of it need not ask again."""
+
+_REFITTED: WeakKeyDictionary[Costing, dict[Scales, Costing]] = WeakKeyDictionary()
 
 
 class Starts(Protocol):
@@ -125,7 +127,7 @@ class JobView:
         """
         scales = fit_scales(self.costing, [record.status.report for record in history[-RECENT:]])
         if scales != self.scales:
-            self.scales, self._laws = scales, scaled(self.costing, scales)
+            self.scales, self._laws = scales, _refitted(self.costing, scales)
             self._epochs = _EPOCHS.setdefault(self._laws, {})
 
     @functools.cached_property
@@ -141,10 +143,15 @@ class JobView:
 
     @functools.cached_property
     def actions(self) -> tuple[Action, ...]:
-        """Every action of the ladder that this job can run in this world."""
-        grid = self.costing.world.limits.memory_grid
-        every = (Action(n, m) for n in self.functions for m in grid)
-        return tuple(action for action in every if self.useful(action))
+        """Every action of the ladder that is `useful`; all are asked about at once."""
+        costing, limits = self.costing, self.costing.world.limits
+        every = (Action(n, m) for n in self.functions for m in limits.memory_grid)
+        fit = [action for action in every if not costing.refusal(action)]
+        if not fit:
+            return ()
+        n, m = np.array([(a.functions, a.memory_mb) for a in fit], np.float64).T
+        ends = costing.expect(n, m, n, n).handler_s + WORKER_MARGIN_S <= limits.timeout_rungs[-1]
+        return tuple(action for action, does in zip(fit, ends.tolist(), strict=True) if does)
 
     def check_action(self, action: Action) -> None:
         """Refuses an action that this job cannot run, or would pay for and not finish.
@@ -259,6 +266,16 @@ class JobView:
             forecast=self.forecast(decision.action, loss_after(decision.action)),
             neighbours=tuple(self.forecast(action, loss_after(action)) for action in near),
         )
+
+
+def _refitted(costing: Costing, scales: Scales) -> Costing:
+    """`scaled`, once for all runs of a job: factors come in steps, and so again and again."""
+    if scales == Scales():
+        return costing
+    known = _REFITTED.setdefault(costing, {})
+    if scales not in known:
+        known[scales] = scaled(costing, scales)
+    return known[scales]
 
 
 def affordable(job: JobView, action: Action) -> Action | None:
