@@ -48,7 +48,8 @@ def assert_one_message(text: str, *parts: str) -> None:
 def refused(launcher: Launcher, folder: Path, *arguments: str, code: int = 2) -> str:
     """The one message of a command that is refused before it makes anything."""
     before = sorted(folder.iterdir())
-    death = launcher.run(*arguments, "--out", str(folder / "run"))
+    policy = () if "--policy" in arguments else ("--policy", "greedy")
+    death = launcher.run(*policy, *arguments, "--out", str(folder / "run"))
     assert death.code == code, death.stderr
     assert death.stdout == ""
     assert_one_message(death.stderr)
@@ -168,7 +169,7 @@ def test_a_world_file_with_an_unknown_key_is_refused(launcher, workload, tmp_pat
     (tmp_path / "mine.toml").write_text(text.replace("[limits]", "[limits]\nspeed = 1"), encoding="utf-8")
     before = sorted(tmp_path.iterdir())
     arguments = ("--budget", "2", "--workload", workload, "--world", str(tmp_path / "mine.toml"))
-    death = launcher.run(*arguments, "--out", str(tmp_path / "run"))
+    death = launcher.run("--policy", "greedy", *arguments, "--out", str(tmp_path / "run"))
     assert death.code == 2
     assert "limits.speed" in death.stderr
     assert "Traceback" not in death.stderr
@@ -195,7 +196,7 @@ def test_a_data_set_that_does_not_match_its_checksum_is_fetched_again_then_refus
 
     monkeypatch.setattr(mnist._Sources, "fetch", fetch)
     settings = {"workload": "mlp-mnist"} if workload_is_given else {}
-    code, stdout, stderr = in_process(budget="2", **settings)
+    code, stdout, stderr = in_process(budget="2", policy="greedy", **settings)
     assert (code, stdout) == (2, "")
     assert_one_message(stderr, "does not match its checksum", "fetched again")
     assert fetched == ["train-images-idx3-ubyte"] * 2
@@ -377,7 +378,7 @@ def test_ctrl_c_before_the_first_epoch_loses_nothing(workload, tmp_path, monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(siren.run, "load_world", press)
-    code, stdout, stderr = in_process(workload=workload, budget="2", out=tmp_path / "run")
+    code, stdout, stderr = in_process(workload=workload, budget="2", policy="greedy", out=tmp_path / "run")
     assert (code, stdout) == (130, "")
     assert_one_message(stderr, "interrupted")
     assert not (tmp_path / "run").exists()

@@ -32,7 +32,8 @@ KEYS = {
 # fmt: on
 """The keys that the summary must have at least (issue 2, line 5)."""
 
-DIGITS = ("--workload", "softmax-digits", "--budget", "0.50")
+GREEDY = ("--policy", "greedy")
+DIGITS = ("--workload", "softmax-digits", "--budget", "0.50", *GREEDY)
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\x1b]")
 FETCH = "from siren.workloads.registry import load_workload; load_workload('mlp-mnist')"
 
@@ -200,7 +201,7 @@ def test_decisions_are_logged_with_their_reasons_and_what_happened(digits):
 
 def test_json_is_one_object_and_nothing_else(launcher, workload, tmp_path):
     out = tmp_path / "run"
-    ended = launcher.run("--workload", workload, "--budget", "1", "--json", "--out", str(out))
+    ended = launcher.run(*GREEDY, "--workload", workload, "--budget", "1", "--json", "--out", str(out))
     assert (ended.code, ended.stderr) == (0, "")
     summary = simplejson.loads(ended.stdout, use_decimal=True)
     assert set(summary) >= KEYS
@@ -216,7 +217,8 @@ def test_a_model_that_prints_does_not_disturb_json(launcher, tmp_path):
     loud = source.replace('"""The mean loss and the accuracy."""', 'print("evaluating")')
     assert loud != source
     job = write_tiny_workload(tmp_path / "job", loud)
-    ended = launcher.run("--workload", str(job), "--budget", "1", "--json", "--out", str(tmp_path / "run"))
+    arguments = ("--workload", str(job), "--budget", "1", "--json", "--out", str(tmp_path / "run"))
+    ended = launcher.run(*GREEDY, *arguments)
     assert json.loads(ended.stdout)["target_reached"] is True
     assert "evaluating" in ended.stderr
 
@@ -282,7 +284,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(launcher, workload, tmp_pa
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         out = tmp_path / name
         arguments = ("--workload", workload, "--budget", "1", "--seed", str(seed), "--max-epochs", "4")
-        launcher.run(*arguments, "--out", str(out))
+        launcher.run(*GREEDY, *arguments, "--out", str(out))
         files.append([(out / file).read_bytes() for file in ("events.jsonl", "model.safetensors")])
     assert files[0] == files[1]
     assert files[0][0] != files[2][0]
@@ -312,9 +314,8 @@ def test_rules_can_be_overridden(launcher, workload, tmp_path, rule, batch_rule)
 @pytest.mark.parametrize("world", ["aws-2026", "siren-2019", "lambdaml-2021"])
 def test_every_world_runs(launcher, workload, tmp_path, world):
     out = tmp_path / "run"
-    ended = launcher.run(
-        "--workload", workload, "--budget", "1", "--world", world, "--json", "--out", str(out)
-    )
+    arguments = ("--workload", workload, "--budget", "1", "--world", world, "--json", "--out", str(out))
+    ended = launcher.run(*GREEDY, *arguments)
     assert ended.code == 0, ended.stderr + ended.stdout
     assert json.loads(ended.stdout)["world"] == world
 
@@ -326,7 +327,7 @@ def unreachable(self, name, progress) -> bytes:
 def test_without_mnist_the_default_job_is_digits_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("SIREN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mnist._Sources, "fetch", unreachable)
-    code, stdout, stderr = in_process(budget="0.50", out=tmp_path / "run")
+    code, stdout, stderr = in_process(budget="0.50", policy="greedy", out=tmp_path / "run")
     assert (code, stderr) == (0, "")
     assert stdout.count("MNIST cannot be fetched here, so softmax-digits is trained") == 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -341,7 +342,7 @@ def test_without_mnist_the_default_job_is_digits_and_says_so(tmp_path, monkeypat
 def test_without_mnist_a_job_that_was_asked_for_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("SIREN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mnist._Sources, "fetch", unreachable)
-    code, stdout, stderr = in_process(budget="2", workload="mlp-mnist", out=tmp_path / "run")
+    code, stdout, stderr = in_process(budget="2", workload="mlp-mnist", policy="greedy", out=tmp_path / "run")
     assert (code, stdout) == (2, "")
     assert stderr.startswith("siren.run: MNIST cannot be fetched")
     assert len(stderr.splitlines()) == 1
@@ -351,7 +352,7 @@ def test_without_mnist_a_job_that_was_asked_for_is_an_error(tmp_path, monkeypatc
 @pytest.mark.usefixtures("mnist_data")
 def test_the_default_job_learns_real_mnist(tmp_path):
     out = tmp_path / "run"
-    ended = command("--budget", "2.00", "--json", "--out", str(out))
+    ended = command(*GREEDY, "--budget", "2.00", "--json", "--out", str(out))
     assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout)
     assert summary["workload"] == "mlp-mnist"
@@ -368,7 +369,7 @@ def test_the_default_job_learns_real_mnist(tmp_path):
 @pytest.mark.usefixtures("mnist_data")
 def test_lenet_learns_real_mnist(tmp_path):
     arguments = ("--workload", "lenet-mnist", "--budget", "2.00", "--max-epochs", "1", "--json")
-    ended = command(*arguments, "--out", str(tmp_path / "run"))
+    ended = command(*GREEDY, *arguments, "--out", str(tmp_path / "run"))
     assert ended.returncode in (0, 6), ended.stderr
     summary = json.loads(ended.stdout)
     assert summary["epochs"] == 1
