@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class Rehearsal:
 
 def rehearse(
     stage: Stage,
-    settings: StageSettings,
+    settings: StageSettings | None,
     budget_usd: Decimal,
     seconds: float,
     *,
@@ -141,7 +142,7 @@ def rehearse(
 
     Args:
         stage: The whole job.
-        settings: How another process makes it.
+        settings: How another process makes it; None to work in this process alone.
         budget_usd: The budget.
         seconds: Real seconds that it may take, about.
         agents: Names or folders of the learned policies that may propose; by default all that ship.
@@ -162,7 +163,7 @@ class _Course:
     def __init__(
         self,
         stage: Stage,
-        settings: StageSettings,
+        settings: StageSettings | None,
         budget_usd: Decimal,
         began: float,
         seconds: float,
@@ -214,7 +215,7 @@ class _Course:
     def _until(self, share: float) -> float:
         return self._began + share * self._seconds
 
-    def _sized(self) -> tuple[Stage, StageSettings]:
+    def _sized(self) -> tuple[Stage, StageSettings | None]:
         """The stage that the time allows: the whole job, or a sub-sample."""
         whole, settings = self._whole, self._settings
         pushes = int(whole.costing.job.pushes(min(4, whole.most_functions)))
@@ -222,12 +223,12 @@ class _Course:
         short_s, long_s = self._probe_s(few / pushes), self._probe_s(more / pushes)
         push_s = max(long_s - short_s, 0.0) / max(more - few, 1)
         epoch_s = long_s + (pushes - more) * push_s
-        count = self._workers or 2
+        count = 1 if settings is None else self._workers or os.cpu_count() or 1
         fraction = count * self._seconds * 0.8 / (EPISODES * EPOCHS * epoch_s)
         if fraction >= 0.7:
             return whole, settings
         sampled = Stage(whole.workload, whole.costing, fraction)
-        return sampled, dataclasses.replace(settings, fraction=fraction)
+        return sampled, settings and dataclasses.replace(settings, fraction=fraction)
 
     def _probe_s(self, fraction: float) -> float:
         """Real seconds of an epoch of that share of the samples, compiled."""

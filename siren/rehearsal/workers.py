@@ -62,31 +62,39 @@ class Workers:
 
     Args:
         stage: The stage; processes that are forked share its memory.
-        settings: How others make it.
+        settings: How others make it; None to work in this process alone.
         deadline: On `time.monotonic`; nothing is started after it, and nothing waited for.
         count: How many processes; by default one for each core, at most `MOST_WORKERS`.
     """
 
     def __init__(
-        self, stage: Stage, settings: StageSettings, deadline: float, count: int | None = None
+        self, stage: Stage, settings: StageSettings | None, deadline: float, count: int | None = None
     ) -> None:
         self.deadline = deadline
-        self.count = count or min(os.cpu_count() or 1, MOST_WORKERS)
-        self._executor = _executor(stage, settings, self.count)
+        self.count = 1 if settings is None else count or min(os.cpu_count() or 1, MOST_WORKERS)
+        self._stage = stage
+        self._executor = None if settings is None else _executor(stage, settings, self.count)
 
     @property
     def left_s(self) -> float:
         """Seconds to the deadline."""
         return self.deadline - time.monotonic()
 
-    def submit(self, method: str, *arguments: Any) -> Future[Any]:
-        """Starts one call."""
-        return self._executor.submit(_do, method, arguments)
-
     def each(self, method: str, calls: Iterable[tuple[Any, ...]], until: float) -> Iterator[Any]:
         """The results of calls as they come; no call starts after `until`, a time of `time.monotonic`."""
-        waiting, running = iter(calls), set[Future[Any]]()
         until = min(until, self.deadline)
+        if self._executor is None:
+            for arguments in calls:
+                if time.monotonic() >= until:
+                    return
+                yield getattr(self._stage, method)(*arguments)
+        else:
+            yield from self._elsewhere(self._executor, method, iter(calls), until)
+
+    def _elsewhere(
+        self, executor: ProcessPoolExecutor, method: str, waiting: Iterator[tuple[Any, ...]], until: float
+    ) -> Iterator[Any]:
+        running = set[Future[Any]]()
         exhausted = False
         while True:
             while not exhausted and len(running) < self.count and time.monotonic() < until:
@@ -94,7 +102,7 @@ class Workers:
                 if arguments is None:
                     exhausted = True
                 else:
-                    running.add(self.submit(method, *arguments))
+                    running.add(executor.submit(_do, method, arguments))
             if not running:
                 return
             done, running = wait(running, timeout=max(self.left_s, 0.0), return_when=FIRST_COMPLETED)
@@ -105,6 +113,8 @@ class Workers:
 
     def close(self) -> None:
         """Ends the processes, whatever they do."""
+        if self._executor is None:
+            return
         processes = list((self._executor._processes or {}).values())
         self._executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
