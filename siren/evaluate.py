@@ -37,8 +37,9 @@ from siren.evaluation.jobs import code_digest
 from siren.evaluation.journal import Journal
 from siren.evaluation.runner import Evaluation
 from siren.evaluation.settings import EvaluationSettings, settings_of
+from siren.rehearsal.entrant import REHEARSED
 
-KINDS: Mapping[str, Kind] = {**entrants.KINDS}
+KINDS: Mapping[str, Kind] = {**entrants.KINDS, "rehearsed": REHEARSED}
 """Every policy by its name; those of layers above `siren.evaluation`, such as a rehearsal, join here."""
 
 DEFAULT_POLICIES = {

@@ -222,7 +222,7 @@ def _with_policy(run: _Run, settings: RunSettings) -> _Run:
     """The run with the policy that its rehearsal chose, if there was one, and with its safeguards."""
     policy, safety = run.policy, Safety.parse(settings.safety or "all")
     if settings.choice:
-        policy = Candidate.from_json(settings.choice).policy(safety)
+        policy = Safeguard(Candidate.from_json(settings.choice).policy(), safety)
     elif settings.safety or not isinstance(policy, FixedPolicy):
         policy = Safeguard(policy, safety)
     policy.start(run.view)

@@ -134,6 +134,7 @@ def rehearse(
     budget_usd: Decimal,
     seconds: float,
     *,
+    target_loss: float | None = None,
     agents: Sequence[str] | None = None,
     report: Report = lambda text: None,
     workers: int | None = None,
@@ -145,6 +146,7 @@ def rehearse(
         settings: How another process makes it; None to work in this process alone.
         budget_usd: The budget.
         seconds: Real seconds that it may take, about.
+        target_loss: Where the job is done; by default the workload's target.
         agents: Names or folders of the learned policies that may propose; by default all that ship.
         report: Told what happens.
         workers: Processes; by default one for each core.
@@ -154,7 +156,8 @@ def rehearse(
         BudgetError: No fixed action was found to reach the target; the message says what was tried.
     """
     began = time.monotonic()
-    return _Course(stage, settings, budget_usd, began, seconds, agents, report, workers).run()
+    target = stage.workload.spec.training.target_loss if target_loss is None else target_loss
+    return _Course(stage, settings, budget_usd, began, seconds, target, agents, report, workers).run()
 
 
 class _Course:
@@ -167,6 +170,7 @@ class _Course:
         budget_usd: Decimal,
         began: float,
         seconds: float,
+        target_loss: float,
         agents: Sequence[str] | None,
         report: Report,
         workers: int | None,
@@ -175,7 +179,7 @@ class _Course:
         self._began, self._seconds, self._workers = began, seconds, workers
         self._agents = agent_names() if agents is None else list(agents)
         self._report = report
-        self._target = stage.workload.spec.training.target_loss
+        self._target = target_loss
         self._curves: dict[int, list[Curve]] = {}
         self._trials: list[Trial] = []
         self._memory_mb = _about_one_vcpu(stage)

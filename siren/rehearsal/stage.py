@@ -52,12 +52,12 @@ class Candidate:
     weights: tuple[tuple[float, ...], ...] = ()
     reference: Reference | None = None
 
-    def policy(self, safety: Safety) -> Policy:
-        """The policy, inside its safeguards."""
+    def policy(self) -> Policy:
+        """The policy, without safeguards."""
         if self.action is not None:
-            return Safeguard(FixedPolicy(self.action), safety)
-        network = self._linear() if self.weights else _network(self.agent)
-        return Safeguard(AgentPolicy(network, self.name, self.reference), safety)
+            return FixedPolicy(self.action)
+        network = self._linear() if self.weights else load_network(agent_folder(self.agent))[0]
+        return AgentPolicy(network, self.name, self.reference)
 
     def to_json(self) -> dict[str, Any]:
         """The candidate as JSON."""
@@ -79,10 +79,6 @@ class Candidate:
     def _linear(self) -> Network:
         table = np.array(self.weights, np.float32)
         return Network({"mlp.0.weight": table[:, :-1], "mlp.0.bias": table[:, -1]})
-
-
-def _network(agent: str) -> Network:
-    return load_network(agent_folder(agent))[0]
 
 
 @dataclass(frozen=True)
@@ -159,7 +155,7 @@ class Stage:
         """Plays the job once, with the budget enforced; a sub-sample is billed as the whole job."""
         began = time.perf_counter()
         training = self.rehearsed.spec.training.model_copy(update={"target_loss": target})
-        policy = candidate.policy(Safety())
+        policy = Safeguard(candidate.policy(), Safety())
         platform = self._platform(seed, target, budget_usd)
         episode = play(platform, policy, self.costing, training, budget_usd, max_epochs=MAX_EPOCHS)
         return Trial(

@@ -1,0 +1,54 @@
+"""Rehearsed policies in an evaluation: every case is rehearsed once, for some seconds on one core."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from siren.errors import UsageError
+from siren.evaluation.case import Case
+from siren.evaluation.entrants import Kind
+from siren.evaluation.jobs import TWIN, JobInTwin
+from siren.policies import Policy
+from siren.rehearsal.rehearse import rehearse
+from siren.rehearsal.stage import Candidate, Stage
+from siren.rehearsal.store import to_json
+from siren.worlds import World
+
+SECONDS = 20.0
+"""What `rehearsed` alone means."""
+
+CODE = ("rehearsal", "policies")
+"""Parts of the package that decide what is chosen."""
+
+
+def _seconds(argument: str) -> float:
+    try:
+        seconds = float(argument) if argument else SECONDS
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"policy 'rehearsed:{argument}': give the seconds of a rehearsal, e.g. rehearsed:20")
+    return seconds
+
+
+def _check(argument: str, worlds: Iterable[World]) -> None:
+    _seconds(argument)
+
+
+def _rehearsed(case: Case, argument: str) -> Policy:
+    job, seconds = case.job, _seconds(argument)
+    assert isinstance(job, JobInTwin)
+
+    def find() -> dict[str, Any]:
+        stage = Stage(job.workload, job.costing)
+        target = job.training.target_loss
+        return to_json(rehearse(stage, None, case.budget_usd, seconds, target_loss=target))
+
+    kept = case.chosen(f"rehearsed:{seconds:g}", find, CODE)
+    return Candidate.from_json(kept["choice"]).policy()
+
+
+REHEARSED = Kind(_rehearsed, check=_check, platforms=(TWIN,))
+"""The choice of a rehearsal, `rehearsed:SECONDS`."""
