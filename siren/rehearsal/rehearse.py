@@ -16,9 +16,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +31,7 @@ from siren.policies.reference import Reference
 from siren.rehearsal.sampled import expected_epochs
 from siren.rehearsal.search import search_linear
 from siren.rehearsal.stage import Candidate, Curve, Stage, Trial
-from siren.rehearsal.workers import StageSettings, Workers
+from siren.rehearsal.workers import StageSettings, Workers, usual_count
 from siren.simulator.job import ActionGrid, FixedRuns, fixed_runs, memory_grid
 from siren.types import Action
 
@@ -56,6 +54,9 @@ LADDER_SHARE, FIXED_SHARE, SEARCH_SHARE = 0.40, 0.60, 0.80
 
 LADDER_RATIO = 2.0
 """Ratio of neighbouring counts on the ladder; one refinement around the best halves it on a log scale."""
+
+STEPS, PROMISING = 3, 4
+"""Rounds on the ladder, and counts that get another curve after each."""
 
 FIXED_TRIED = 5
 """Fixed actions that are played."""
@@ -176,6 +177,7 @@ class _Course:
         workers: int | None,
     ) -> None:
         self._whole, self._settings, self._budget_usd = stage, settings, budget_usd
+        self._asked_s = seconds
         self._began, self._seconds, self._workers = began, seconds, workers
         self._agents = agent_names() if agents is None else list(agents)
         self._report = report
@@ -227,7 +229,7 @@ class _Course:
         short_s, long_s = self._probe_s(few / pushes), self._probe_s(more / pushes)
         push_s = max(long_s - short_s, 0.0) / max(more - few, 1)
         epoch_s = long_s + (pushes - more) * push_s
-        count = 1 if settings is None else self._workers or os.cpu_count() or 1
+        count = 1 if settings is None else self._workers or usual_count()
         fraction = count * self._seconds * 0.8 / (EPISODES * EPOCHS * epoch_s)
         if fraction >= 0.7:
             return whole, settings
@@ -250,8 +252,8 @@ class _Course:
         curves = list(pool.each("curve", calls, self._until(LADDER_SHARE / 2)))
         if not curves:
             raise BudgetError(
-                f"{self._seconds:g} s are too short to rehearse one epoch of this job on this machine: "
-                "give --rehearse more seconds, or 0 for none"
+                f"{self._asked_s:g} s are too short to rehearse one epoch of this job on this machine: "
+                "give a rehearsal more seconds"
             )
         shortest = min(len(curve.losses) for curve in curves)
         losses = np.mean([curve.losses[:shortest] for curve in curves], axis=0)
@@ -259,19 +261,21 @@ class _Course:
         return float(losses[min(max(epochs, 3), shortest - 1)])
 
     def _climb(self, stage: Stage, pool: Workers) -> None:
-        """Trains the ladder of counts, from the middle outwards, then around the best."""
-        ladder = _ladder(stage, self._memory_mb)
-        for step in itertools.count():
-            counts = [n for n in ladder if n not in self._curves and n <= self._ceiling()]
+        """Trains the ladder of counts, from the middle outwards, then more around the best ones."""
+        counts = _ladder(stage, self._memory_mb)
+        for step in range(STEPS):
             if not counts or time.monotonic() > self._until(LADDER_SHARE):
                 break
             self._report(f"ladder of function counts: {', '.join(map(str, counts))}")
-            seed = FIRST_SEED + step
             epochs = self._worth_following()
-            calls = ((n, self._memory_mb, epochs, self._target, seed) for n in counts if n <= self._ceiling())
+            calls = (
+                (n, self._memory_mb, epochs, self._target, FIRST_SEED + step)
+                for n in counts
+                if n < self._ceiling()
+            )
             for curve in pool.each("curve", calls, self._until(LADDER_SHARE)):
                 self._curves.setdefault(curve.functions, []).append(curve)
-            ladder = self._refinement(stage)
+            counts = self._promising(stage)
         if not self._curves:
             raise BudgetError(
                 f"{self._seconds:g} s are too short to rehearse this job on this machine: "
@@ -287,16 +291,17 @@ class _Course:
         reached = [len(c[0].losses) - 1 for c in self._curves.values() if c[0].losses[-1] <= self._target]
         return min(MOST_EPOCHS, 3 * min(reached) + 2) if reached else MOST_EPOCHS
 
-    def _refinement(self, stage: Stage) -> list[int]:
-        """Counts between the best one of the ladder and its neighbours."""
+    def _promising(self, stage: Stage) -> list[int]:
+        """The best counts so far, for another curve, and counts between them and their neighbours."""
         try:
             grid, runs = self._fixed_runs(stage)
         except BudgetError:
             return []
-        at, _ = self._ranked(grid, runs)[0]
-        n = float(grid.functions[at])
-        near = {round(n / math.sqrt(LADDER_RATIO)), round(n * math.sqrt(LADDER_RATIO))}
-        return sorted(k for k in near if 1 <= k <= stage.most_functions)
+        rows = list(dict.fromkeys(row for row, _ in self._ranked(grid, runs)))[:PROMISING]
+        best = [int(grid.functions[row]) for row in rows]
+        step = math.sqrt(LADDER_RATIO)
+        near = [round(best[0] / step), round(best[0] * step)]
+        return [*best, *(n for n in near if 1 <= n <= stage.most_functions and n not in best)]
 
     def _fixed_runs(self, stage: Stage) -> tuple[ActionGrid, FixedRuns]:
         """What every count that was trained is expected to take at every memory size.
@@ -310,8 +315,7 @@ class _Course:
         most = max(len(c.losses) for curves in self._curves.values() for c in curves)
         excess = np.full((len(counts), most), np.inf)
         for row, n in enumerate(counts):
-            losses = self._curves[n][-1].losses
-            excess[row, : len(losses)] = losses
+            excess[row] = _mean_losses(self._curves[n], most, self._target)
         runs = fixed_runs(grid, excess, self._target)
         if not runs.epochs.any():
             raise BudgetError(
@@ -446,6 +450,17 @@ def _choose(standings: Sequence[Standing]) -> tuple[Candidate, str]:
 def _exploded(curve: Curve) -> bool:
     last = float(curve.losses[-1])
     return not math.isfinite(last) or last > curve.losses[0]
+
+
+def _mean_losses(curves: Sequence[Curve], length: int, target: float) -> Floats:
+    """Mean losses after 0 to `length` - 1 epochs; a curve that reached the target stays there."""
+    table = np.full((len(curves), length), np.inf)
+    for row, curve in zip(table, curves, strict=True):
+        row[: len(curve.losses)] = curve.losses
+        if curve.losses[-1] <= target:
+            row[len(curve.losses) - 1 :] = target
+    mean: Floats = table.mean(axis=0)
+    return mean
 
 
 def _about_one_vcpu(stage: Stage) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +22,11 @@ from siren.worlds.costing import EpochPlan
 HELDOUT_MOST = 2000
 """Held-out samples of a sub-sample."""
 
-
 PUSHES_LEAST = 40
 """Pushes that an epoch of a sub-sample keeps, so that functions still overtake each other."""
+
+TWIN = "twin."
+"""Begins the names of what the sub-sample saves."""
 
 
 def subsample(workload: Workload, fraction: float) -> Workload:
@@ -81,6 +85,18 @@ class SampledPlatform(LawPlatform):
         report = twin.run_epoch(plan)
         return Trained(report.loss, report.accuracy, report.mean_staleness, report.gradients)
 
+    def save(self) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
+        """See `Platform.save`: the laws' state and the sub-sample's."""
+        tensors, state = super().save()
+        trained, scalars = self._twin.save()
+        return {**tensors, **{f"{TWIN}{name}": t for name, t in trained.items()}}, {**state, TWIN: scalars}
+
+    def restore(self, tensors: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> None:
+        """See `Platform.restore`."""
+        super().restore(tensors, state)
+        trained = {name.removeprefix(TWIN): t for name, t in tensors.items() if name.startswith(TWIN)}
+        self._twin.restore(trained, state[TWIN])
+
     @property
     def params(self) -> NDArray[np.float32]:
         """See `Platform.params`."""
@@ -106,6 +122,8 @@ def expected_epochs(losses: NDArray[np.float64], share: float, target: float, mo
     if len(reached):
         return max(1, math.ceil(int(reached[0]) * share))
     last = len(losses) - 1
+    if last < 2 or not (np.isfinite(losses) & (losses > 0)).all():
+        return most
     first = max(1, last // 2)
     seen = np.arange(first, last + 1) * share
     fall, level = np.polyfit(np.log(seen), np.log(losses[first:]), 1)

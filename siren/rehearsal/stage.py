@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from siren.errors import RunFolderError
+from siren.errors import AgentError, RunFolderError
 from siren.evaluation.episode import MAX_EPOCHS, play
 from siren.platforms.base import Platform
 from siren.platforms.twin import TwinPlatform
@@ -72,9 +71,14 @@ class Candidate:
             RunFolderError: It is something else.
         """
         try:
-            return TypeAdapter(Candidate).validate_json(json.dumps(data))
-        except ValidationError as error:
+            found = TypeAdapter(Candidate).validate_python(dict(data))
+            if found.weights:
+                found.policy()
+        except (ValidationError, AgentError, ValueError, IndexError) as error:
             raise RunFolderError("the choice in config.json is damaged: start a new run") from error
+        if not (found.action or found.agent or found.weights):
+            raise RunFolderError("the choice in config.json is damaged: start a new run")
+        return found
 
     def _linear(self) -> Network:
         table = np.array(self.weights, np.float32)

@@ -7,14 +7,17 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from siren.errors import PlatformError
 from siren.rehearsal.stage import Stage
 from siren.twin.twin import job_of
 from siren.workloads.registry import load_workload
@@ -47,14 +50,29 @@ def make_stage(settings: StageSettings) -> Stage:
 def _prepare(settings: StageSettings) -> None:
     global _stage  # noqa: PLW0603 - one stage a process, made once
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_follow_parent, daemon=True).start()
     threadpool_limits(1)
     if _stage is None:
         _stage = make_stage(settings)
 
 
+def _follow_parent() -> None:
+    """Ends this process once its parent is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _do(method: str, arguments: tuple[Any, ...]) -> Any:
     assert _stage is not None
     return getattr(_stage, method)(*arguments)
+
+
+def usual_count() -> int:
+    """One process for each core, at most `MOST_WORKERS`."""
+    return min(os.cpu_count() or 1, MOST_WORKERS)
 
 
 class Workers:
@@ -64,14 +82,17 @@ class Workers:
         stage: The stage; processes that are forked share its memory.
         settings: How others make it; None to work in this process alone.
         deadline: On `time.monotonic`; nothing is started after it, and nothing waited for.
-        count: How many processes; by default one for each core, at most `MOST_WORKERS`.
+        count: How many processes; by default `usual_count`.
+
+    Raises:
+        PlatformError: A process was killed from outside.
     """
 
     def __init__(
         self, stage: Stage, settings: StageSettings | None, deadline: float, count: int | None = None
     ) -> None:
         self.deadline = deadline
-        self.count = 1 if settings is None else count or min(os.cpu_count() or 1, MOST_WORKERS)
+        self.count = 1 if settings is None else count or usual_count()
         self._stage = stage
         self._executor = None if settings is None else _executor(stage, settings, self.count)
 
@@ -81,7 +102,12 @@ class Workers:
         return self.deadline - time.monotonic()
 
     def each(self, method: str, calls: Iterable[tuple[Any, ...]], until: float) -> Iterator[Any]:
-        """The results of calls as they come; no call starts after `until`, a time of `time.monotonic`."""
+        """The results of calls as they come; no call starts after `until`, a time of `time.monotonic`.
+
+        Raises:
+            WorkloadError, UsageError: What a call raised.
+            PlatformError: A process was killed from outside.
+        """
         until = min(until, self.deadline)
         if self._executor is None:
             for arguments in calls:
@@ -89,7 +115,8 @@ class Workers:
                     return
                 yield getattr(self._stage, method)(*arguments)
         else:
-            yield from self._elsewhere(self._executor, method, iter(calls), until)
+            with _deaths_told():
+                yield from self._elsewhere(self._executor, method, iter(calls), until)
 
     def _elsewhere(
         self, executor: ProcessPoolExecutor, method: str, waiting: Iterator[tuple[Any, ...]], until: float
@@ -122,6 +149,17 @@ class Workers:
                 process.terminate()
 
 
+@contextlib.contextmanager
+def _deaths_told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise PlatformError(
+            "a process of the rehearsal was killed, perhaps for want of memory: close other programs and "
+            "repeat the command, or do without a rehearsal"
+        ) from error
+
+
 def _executor(stage: Stage, settings: StageSettings, count: int) -> ProcessPoolExecutor:
     global _stage  # noqa: PLW0603 - forked processes inherit it
     method = "fork" if sys.platform == "linux" else "spawn"
@@ -130,8 +168,9 @@ def _executor(stage: Stage, settings: StageSettings, count: int) -> ProcessPoolE
         context = multiprocessing.get_context(method)
         executor = ProcessPoolExecutor(count, context, _prepare, (settings,))
         if method == "fork":  # all are forked now, before anything else starts threads
-            for future in [executor.submit(os.getpid) for _ in range(count)]:
-                future.result()
+            with _deaths_told():
+                for future in [executor.submit(os.getpid) for _ in range(count)]:
+                    future.result()
         return executor
     finally:
         _stage = None
