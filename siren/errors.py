@@ -25,10 +25,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Any, Self
 
 
 class SirenError(Exception):
-    """Root of every error that Siren raises on purpose."""
+    """Root of every error that Siren raises on purpose; it can be sent to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is sent: by its message and its data, whatever its constructor takes."""
+        return type(self)._rebuilt, (self.args,), self.__dict__
+
+    @classmethod
+    def _rebuilt(cls, args: tuple[Any, ...]) -> Self:
+        error = cls.__new__(cls)
+        error.args = args
+        return error
 
 
 class UsageError(SirenError):

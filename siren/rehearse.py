@@ -12,9 +12,9 @@ import tyro
 from threadpoolctl import threadpool_limits
 
 from siren.analysis.console import console_for
-from siren.errors import DatasetError, SirenError, UsageError, WorkloadError
+from siren.errors import DatasetError, PlatformError, SirenError, UsageError, WorkloadError
 from siren.money.amounts import parse_budget
-from siren.policies.agent import agent_folder
+from siren.policies.agent import agent_digest
 from siren.rehearsal.job import RehearsedJob
 from siren.rehearsal.show import show
 from siren.rehearsal.store import resolved_job, to_json
@@ -33,7 +33,8 @@ class RehearseConfig:
     Trains a ladder of function counts with real SGD, plays the best fixed actions and the learned
     policies that ship with the budget enforced, searches a policy of its own where episodes are
     cheap, and chooses on fresh seeds. `siren.run` does the same by default and uses what is found
-    here. Exit codes: 0 found, 1 internal error, 2 usage, 130 interrupted.
+    here. Exit codes: 0 found, 1 internal error, 2 usage, 4 killed process,
+    130 interrupted.
     """
 
     budget: Annotated[str, tyro.conf.arg(metavar="USD")]
@@ -85,6 +86,8 @@ def main(config: RehearseConfig, stdout: TextIO | None = None, stderr: TextIO | 
         return 0
     except (UsageError, WorkloadError, DatasetError) as error:
         return _fail(stderr, error, StopReason.USAGE_ERROR)
+    except PlatformError as error:
+        return _fail(stderr, error, StopReason.PLATFORM_FAILURE)
     except SirenError as error:
         return _fail(stderr, error, StopReason.INTERNAL_ERROR)
     except KeyboardInterrupt:
@@ -100,7 +103,7 @@ def _rehearse(config: RehearseConfig, stdout: TextIO, stderr: TextIO) -> None:
     if not 0 < config.seconds < float("inf"):
         raise UsageError(f"--seconds {config.seconds:g} must be a positive number of seconds")
     for agent in config.agents:
-        agent_folder(agent)
+        agent_digest(agent)
     budget_usd, world = parse_budget(config.budget), load_world(config.world)
     overrides = {key: getattr(config, key) for key in ("target_loss", "batch_rule", "update_rule", "channel")}
     workload = load_workload(config.workload, overrides=overrides)

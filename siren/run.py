@@ -18,6 +18,7 @@ from typing import Annotated, Any, TextIO
 import tyro
 from threadpoolctl import threadpool_limits
 
+from siren._roots import root_folder
 from siren.analysis.console import observer_for
 from siren.analysis.run_folder import RunFolder, new_run_path
 from siren.analysis.system import system_facts
@@ -38,7 +39,17 @@ from siren.money.ledger import Ledger
 from siren.money.pricer import RunTotals
 from siren.platforms.base import Platform
 from siren.platforms.twin import TwinPlatform
-from siren.policies import AgentPolicy, FixedPolicy, JobView, Policy, Safeguard, Safety, parse_policy
+from siren.policies import (
+    DEFAULT_AGENT,
+    AgentPolicy,
+    FixedPolicy,
+    JobView,
+    Policy,
+    Safeguard,
+    Safety,
+    parse_policy,
+)
+from siren.policies.agent import agent_digest, agent_folder
 from siren.rehearsal.job import RehearsedJob
 from siren.rehearsal.show import summary_line
 from siren.rehearsal.stage import Candidate
@@ -178,11 +189,14 @@ def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
         raise UsageError(f"--out {out} is taken: name a folder that does not exist yet")
     policy, world = _check(settings)
     workload, notes = _load(settings, may_fall_back=config.workload is None)
+    if notes:  # its target is another job's
+        settings = settings.model_copy(update={"target_loss": None})
     path = config.out or new_run_path(Path("runs"), workload.name)
     settings = settings.model_copy(
         update={
             "workload": _reference(workload),
             "world": _absolute(settings.world),
+            "policy": _absolute_agent(settings.policy),
             "notes": notes,
             "resolved": resolved_job(workload, world),
         }
@@ -192,6 +206,9 @@ def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
         preflight(policy, run.view)
         if isinstance(policy, AgentPolicy) and settings.rehearse > 0:
             run, settings = _rehearsed(run, settings, stderr)
+        settings = settings.model_copy(
+            update={"resolved": {**settings.resolved, **_resolved_agent(settings)}}
+        )
         run = _with_policy(run, settings)
         folder = RunFolder.create(path, settings.to_json(), system_facts())
         with folder.lock():
@@ -210,7 +227,7 @@ def _rehearsed(run: _Run, settings: RunSettings, stderr: TextIO) -> tuple[_Run, 
         chosen = found.choice
         if agents:  # the user chose: the rehearsal only finds what it acts relative to
             chosen = Candidate(settings.policy, agent=settings.policy, reference=found.reference)
-        choice, note = chosen.to_json(), summary_line(found, known)
+        choice, note = chosen.to_json(), summary_line(found, chosen, known)
     except BudgetError as error:
         note = f"the rehearsal found nothing: {error}"
     notes = (*settings.notes, note)
@@ -220,10 +237,10 @@ def _rehearsed(run: _Run, settings: RunSettings, stderr: TextIO) -> tuple[_Run, 
 
 def _with_policy(run: _Run, settings: RunSettings) -> _Run:
     """The run with the policy that its rehearsal chose, if there was one, and with its safeguards."""
-    policy, safety = run.policy, Safety.parse(settings.safety or "all")
+    policy, safety = run.policy, _safety(settings)
     if settings.choice:
         policy = Safeguard(Candidate.from_json(settings.choice).policy(), safety)
-    elif settings.safety or not isinstance(policy, FixedPolicy):
+    elif settings.safety is not None or not isinstance(policy, FixedPolicy):
         policy = Safeguard(policy, safety)
     policy.start(run.view)
     return replace(run, policy=policy)
@@ -248,7 +265,8 @@ def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
             ledger = _load_ledger(ledger_path, settings.budget_usd)
         policy, world = _check(settings)
         workload, _ = _load(settings, may_fall_back=False)
-        _check_unchanged(settings, resolved_job(workload, world), folder)
+        now = {**resolved_job(workload, world), **_resolved_agent(settings)}
+        _check_unchanged(settings, now, folder)
         run = _assemble(settings, workload, policy, world, folder.path)
         with contextlib.closing(run.platform):
             run = _with_policy(run, settings)
@@ -259,8 +277,12 @@ def _check(settings: RunSettings) -> tuple[Policy, World]:
     """What can be refused before data is loaded."""
     if settings.platform not in PLATFORMS:
         raise UnknownNameError("platform", settings.platform, PLATFORMS)
-    Safety.parse(settings.safety or "all")
+    _safety(settings)
     return parse_policy(settings.policy), load_world(settings.world)
+
+
+def _safety(settings: RunSettings) -> Safety:
+    return Safety() if settings.safety is None else Safety.parse(settings.safety)
 
 
 def _load_ledger(path: Path, budget_usd: Decimal) -> Ledger:
@@ -383,12 +405,31 @@ def _check_unchanged(settings: RunSettings, now: dict[str, Any], folder: RunFold
 
     A `model.py` may change: that is how a model that raised is repaired.
     """
-    changed = [name for name in ("workload", "world") if settings.resolved.get(name) != now[name]]
+    parts = ("workload", "world", "agent")
+    changed = [name for name in parts if settings.resolved.get(name) != now.get(name)]
     if changed:
         raise RunFolderError(
             f"{folder.path}: {' and '.join(changed)} changed since the run began: "
             "restore what it began with (config.json has it), or start a new run"
         )
+
+
+def _resolved_agent(settings: RunSettings) -> dict[str, str]:
+    """The hash of the agent that decides, if one does."""
+    agent = settings.choice.get("agent") if settings.choice else settings.policy
+    if agent == "agent":
+        agent = DEFAULT_AGENT
+    elif not settings.choice and "/" not in settings.policy:
+        return {}
+    return {"agent": agent_digest(agent)} if agent else {}
+
+
+def _absolute_agent(policy: str) -> str:
+    """What `--policy` takes to find the same agent from any folder."""
+    if "/" not in policy:
+        return policy
+    folder = agent_folder(policy).resolve()
+    return policy if folder == (root_folder("agents") / folder.name).resolve() else str(folder)
 
 
 def _absolute(world: str) -> str:

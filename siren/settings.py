@@ -25,7 +25,7 @@ class RunSettings(BaseModel):
         target_loss, batch_rule, update_rule, channel: What overrides the workload; None does not.
         seed: Seed of all randomness.
         rehearse: Real seconds that the job may be rehearsed before it runs; 0 for none.
-        safety: Which safeguards are on, see `siren.policies.safeguard.Safety.parse`; empty for all, and for
+        safety: Which safeguards are on, see `siren.policies.safeguard.Safety.parse`; None for all, and for
             none around a policy that the user fixed.
         max_epochs: Most epochs.
         max_time: Most seconds on the platform's clock; None for no limit.
@@ -47,7 +47,7 @@ class RunSettings(BaseModel):
     channel: ChannelKind | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     rehearse: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
-    safety: str = ""
+    safety: str | None = None
     max_epochs: Annotated[int, Field(ge=1)] = 500
     max_time: _Positive | None = None
     notes: tuple[str, ...] = ()

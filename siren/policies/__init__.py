@@ -11,6 +11,7 @@ from siren.policies.reference import Reference
 from siren.policies.safeguard import Safeguard, Safety
 
 __all__ = [
+    "DEFAULT_AGENT",
     "AgentPolicy",
     "FixedPolicy",
     "GreedyPolicy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from siren._roots import root_folder
 from siren.errors import UnknownNameError
 from siren.policies.base import JobView, affordable
-from siren.policies.network import Network, load_network
+from siren.policies.network import META, WEIGHTS, Network, load_network
 from siren.policies.reference import Reference, guess_reference
 from siren.simulator import core, observation
 from siren.simulator.core import Col
@@ -127,6 +128,17 @@ def agent_names() -> list[str]:
     """The agents that ship, and those of the checkout."""
     root = root_folder("agents")
     return sorted(path.parent.name for path in root.glob("*/policy.json"))
+
+
+def agent_digest(name: str) -> str:
+    """Hash of what decides an agent's actions.
+
+    Raises:
+        UnknownNameError, AgentError: See `AgentPolicy.load`.
+    """
+    folder = agent_folder(name)
+    load_network(folder)
+    return hashlib.sha256(b"".join((folder / part).read_bytes() for part in (META, WEIGHTS))).hexdigest()
 
 
 def agent_folder(name: str) -> Path:

@@ -279,21 +279,23 @@ def _refitted(costing: Costing, scales: Scales) -> Costing:
 
 
 def affordable(job: JobView, action: Action) -> Action | None:
-    """The action, or the most functions below it that the budget can pay: at its memory, else at less.
+    """The action if it can be run and paid, or the nearest to it in this order that can.
+
+    At its own memory, then at less, then at more; at each of them the most functions below it, then the
+    fewest above it. Simulated episodes do the same, see `siren.simulator.core.take`.
 
     Returns:
         None if there is no such action.
     """
-    if job.plan(action) is not None:
-        return action
-    fewer = [n for n in reversed(job.functions) if n < action.functions]
-    sizes = [m for m in reversed(job.costing.world.limits.memory_grid) if m <= action.memory_mb]
-    for m in sizes:
-        for n in fewer if m == action.memory_mb else (action.functions, *fewer):
-            smaller = Action(n, m)
-            if job.useful(smaller) and job.plan(smaller) is not None:
-                return smaller
-    return None
+    grid = job.costing.world.limits.memory_grid
+    sizes = (
+        *(m for m in reversed(grid) if m <= action.memory_mb),
+        *(m for m in grid if m > action.memory_mb),
+    )
+    fewer = tuple(n for n in reversed(job.functions) if n < action.functions)
+    counts = (action.functions, *fewer, *(n for n in job.functions if n > action.functions))
+    every = (Action(n, m) for m in sizes for n in counts)
+    return next((near for near in every if job.useful(near) and job.plan(near) is not None), None)
 
 
 class Policy(Protocol):

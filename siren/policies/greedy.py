@@ -139,10 +139,12 @@ def progress_rate(job: JobView, history: Sequence[EpochRecord]) -> float:
     if not recent:
         return 0.0
     before = history[-len(recent) - 1].status.report.loss if len(history) > len(recent) else job.initial_loss
+    loss = recent[-1].status.report.loss
+    if not (loss > 0 and math.isfinite(before / loss)):  # one of them diverged
+        return 0.0
     functions = np.array([float(r.status.report.action.functions) for r in recent])
     updates = float(effective_updates(job, functions).sum())
-    fall = math.log(before / recent[-1].status.report.loss) if recent[-1].status.report.loss > 0 else 0.0
-    return max(fall, 0.0) / updates
+    return math.log(max(before / loss, 1.0)) / updates
 
 
 def function_cap(job: JobView, history: Sequence[EpochRecord]) -> int:
@@ -153,7 +155,7 @@ def function_cap(job: JobView, history: Sequence[EpochRecord]) -> int:
     cap, best = float(min(FIRST_FUNCTIONS, most)), job.initial_loss
     for record in history:
         report = record.status.report
-        if report.loss > RISE * best:
+        if not report.loss <= RISE * best:  # NaN is a rise
             cap = max(1.0, min(cap, report.action.functions) * BACK_OFF)
         else:
             cap = min(cap * RECOVER, _cliff(job, record), float(most))

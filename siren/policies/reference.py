@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from siren.errors import ActionError
-from siren.policies.base import JobView
+from siren.policies.base import JobView, affordable
 from siren.policies.greedy import UNKNOWN_EPOCHS, GreedyPolicy
 from siren.simulator.job import EpisodeSpec
 from siren.types import Action
@@ -48,7 +48,8 @@ class Reference:
 def guess_reference(job: JobView) -> Reference:
     """A reference from the laws alone, for a job that was not rehearsed.
 
-    It is the greedy policy's first action, for as many epochs as greedy takes an unknown job to need.
+    It is the greedy policy's first action, or the nearest that can be paid, for as many epochs as
+    greedy takes an unknown job to need.
 
     Raises:
         ActionError: No action can run the job, or be paid.
@@ -56,9 +57,10 @@ def guess_reference(job: JobView) -> Reference:
     greedy = GreedyPolicy()
     greedy.start(job)
     decision = greedy.decide(())
-    if decision is None:
+    action = decision.action if decision else affordable(job, job.actions[0])
+    if action is None:
         raise ActionError("no action of this job fits the budget: give a larger one")
-    p = job.predict([decision.action])
+    p = job.predict([action])
     cost_usd = float(job.cost_usd(p, UNKNOWN_EPOCHS)[0])
-    n, m = decision.action.functions, decision.action.memory_mb
+    n, m = action.functions, action.memory_mb
     return Reference(n, m, UNKNOWN_EPOCHS * float(p.duration_s[0]), min(cost_usd, math.inf))

@@ -110,7 +110,7 @@ class Safeguard:
 
     def _last_resort(self) -> Decision | None:
         assert self._job is not None
-        if not self.safety.cap:
+        if not (self.safety.cap and self._job.actions):
             return None
         action = affordable(self._job, self._thriftiest())
         return None if action is None else Decision(action, "the policy has no answer: the thriftiest epoch")
@@ -137,7 +137,7 @@ class Safeguard:
         job = self._job
         assert job is not None
         rate = progress_rate(job, history)
-        if rate <= 0 or job.training.target_loss <= 0:
+        if rate <= 0 or job.training.target_loss <= 0 or not job.actions:
             return decision
         thrifty = self._thriftiest()
         if thrifty == decision.action:
@@ -157,13 +157,18 @@ class Safeguard:
         return self._instead(decision, thrifty, "only thrift keeps the target within reach")
 
     def _thriftiest(self) -> Action:
-        """The action with the cheapest effective update, of those that are not absurdly slow."""
+        """The action with the cheapest effective update, of those that are not absurdly slow.
+
+        That of warm functions: what is warm at the moment would depend on when a run was resumed.
+        """
         job = self._job
         assert job is not None
         if self._thrifty is None:
-            p = job.predict(job.actions)
-            updates = effective_updates(job, p.functions)
-            slow = p.duration_s / updates
-            price = np.where(slow <= SLOWEST * slow.min(), p.marginal_usd / updates, np.inf)
+            n, m = np.array([(a.functions, a.memory_mb) for a in job.actions], np.float64).T
+            warm = job.costing.expect(n, m, 0 * n, 0 * n)
+            updates = effective_updates(job, n)
+            slow = warm.duration_s / updates
+            usd = job.costing.marginal_usd(n, m, warm)
+            price = np.where(slow <= SLOWEST * slow.min(), usd / updates, np.inf)
             self._thrifty = job.actions[int(price.argmin())]
         return self._thrifty

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TextIO
 
-from siren.policies.agent import agent_names
+from siren.policies.agent import agent_digest, agent_names
 from siren.rehearsal.rehearse import Rehearsal, rehearse
 from siren.rehearsal.show import progress
 from siren.rehearsal.stage import Stage
@@ -46,9 +46,13 @@ class RehearsedJob:
 
         Raises:
             ActionError, BudgetError: See `siren.rehearsal.rehearse.rehearse`.
+            UnknownNameError, AgentError: An agent that is missing or damaged.
+            WorkloadError: The model raised.
+            PlatformError: A process was killed from outside.
         """
         agents = agent_names() if self.agents is None else self.agents
-        store = Store(self.workload.name, self.resolved, self.budget_usd, tuple(agents))
+        digests = {agent: agent_digest(agent) for agent in agents}
+        store = Store(self.workload.name, self.resolved, self.budget_usd, digests)
         found = None if again else store.load(seconds)
         if found:
             return found, True

@@ -184,7 +184,8 @@ class _Course:
         self._target = target_loss
         self._curves: dict[int, list[Curve]] = {}
         self._trials: list[Trial] = []
-        self._memory_mb = _about_one_vcpu(stage)
+        self._usual = _usual_action(stage)
+        self._memory_mb = self._usual.memory_mb
 
     def run(self) -> Rehearsal:
         """All steps."""
@@ -224,8 +225,10 @@ class _Course:
     def _sized(self) -> tuple[Stage, StageSettings | None]:
         """The stage that the time allows: the whole job, or a sub-sample."""
         whole, settings = self._whole, self._settings
-        pushes = int(whole.costing.job.pushes(min(4, whole.most_functions)))
+        pushes = int(whole.costing.job.pushes(self._usual.functions))
         few, more = (min(count, pushes) for count in PROBE_PUSHES)
+        if self._probe_is_too_slow(more / pushes):
+            return self._sampled(few / pushes)
         short_s, long_s = self._probe_s(few / pushes), self._probe_s(more / pushes)
         push_s = max(long_s - short_s, 0.0) / max(more - few, 1)
         epoch_s = long_s + (pushes - more) * push_s
@@ -233,13 +236,31 @@ class _Course:
         fraction = count * self._seconds * 0.8 / (EPISODES * EPOCHS * epoch_s)
         if fraction >= 0.7:
             return whole, settings
-        sampled = Stage(whole.workload, whole.costing, fraction)
-        return sampled, settings and dataclasses.replace(settings, fraction=fraction)
+        return self._sampled(fraction)
+
+    def _sampled(self, fraction: float) -> tuple[Stage, StageSettings | None]:
+        sampled = Stage(self._whole.workload, self._whole.costing, fraction)
+        return sampled, self._settings and dataclasses.replace(self._settings, fraction=fraction)
+
+    def _probe_is_too_slow(self, fraction: float) -> bool:
+        """Whether eight epochs of that share, which the probes are at most, would leave no time for more.
+
+        One gradient tells, since nothing can end a probe but itself.
+        """
+        workload = self._whole.workload
+        size = min(workload.spec.training.batch_size, self._whole.costing.job.dataset_samples)
+        params, rows = workload.init(FIRST_SEED), np.arange(size, dtype=np.int64)
+        with np.errstate(all="ignore"):
+            workload.loss_and_grad(params, rows)
+            began = time.monotonic()
+            workload.loss_and_grad(params, rows)
+        gradient_s = time.monotonic() - began
+        return 8 * fraction * workload.samples / size * gradient_s > self._seconds
 
     def _probe_s(self, fraction: float) -> float:
         """Real seconds of an epoch of that share of the samples, compiled."""
         probe = Stage(self._whole.workload, self._whole.costing, fraction)
-        n = min(4, probe.most_functions)
+        n = min(self._usual.functions, probe.most_functions)
         # The first one compiles.
         walls = [probe.curve(n, self._memory_mb, e, -math.inf, FIRST_SEED).wall_s for e in (1, 1, 2)]
         return max(walls[2] - walls[1], walls[1] / 2)
@@ -247,7 +268,7 @@ class _Course:
     def _relaxed_target(self, stage: Stage, pool: Workers) -> float:
         """The loss that a sub-sample reaches in as many epochs as the whole job is expected to need."""
         self._report("a first curve on a sub-sample")
-        n = min(4, stage.most_functions)
+        n = min(self._usual.functions, stage.most_functions)
         calls = [(n, self._memory_mb, 3 * EPOCHS, self._target, FIRST_SEED + k) for k in range(pool.count)]
         curves = list(pool.each("curve", calls, self._until(LADDER_SHARE / 2)))
         if not curves:
@@ -317,6 +338,8 @@ class _Course:
         for row, n in enumerate(counts):
             excess[row] = _mean_losses(self._curves[n], most, self._target)
         runs = fixed_runs(grid, excess, self._target)
+        if most == 1 and (excess <= self._target).all():
+            raise BudgetError("the initial model is at the target already: there is nothing to rehearse")
         if not runs.epochs.any():
             raise BudgetError(
                 f"no fixed count of {', '.join(map(str, counts))} functions reached the loss "
@@ -463,16 +486,18 @@ def _mean_losses(curves: Sequence[Curve], length: int, target: float) -> Floats:
     return mean
 
 
-def _about_one_vcpu(stage: Stage) -> int:
-    """The memory at which losses are looked at: the smallest from one vCPU on that fits the data."""
+def _usual_action(stage: Stage) -> Action:
+    """Where losses are first looked at: about 4 functions of one vCPU, or more of what the job needs."""
     world, costing = stage.costing.world, stage.costing
-    sizes = [m for m in world.limits.memory_grid if m >= 0.9 * world.cpu.memory_per_vcpu]
-    for m in sizes:
-        if not costing.refusal(Action(min(stage.most_functions, 4), m)):
-            return m
-    if not sizes:
-        return world.limits.memory_grid[-1]
-    raise ActionError(f"no memory size of world {world.name} holds the data of this job: use another world")
+    most, grid = stage.most_functions, world.limits.memory_grid
+    sizes = [m for m in grid if m >= 0.9 * world.cpu.memory_per_vcpu] or [grid[-1]]
+    counts = sorted({min(4 * 2**k, most) for k in range(most.bit_length())})
+    usual = next((Action(n, m) for n in counts for m in sizes if not costing.refusal(Action(n, m))), None)
+    if usual is None:
+        raise ActionError(
+            f"no memory size of world {world.name} holds the data of this job: use another world"
+        )
+    return usual
 
 
 def _ladder(stage: Stage, memory_mb: int) -> list[int]:

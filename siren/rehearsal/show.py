@@ -12,6 +12,7 @@ from rich.table import Table
 
 from siren.analysis.console import console_for
 from siren.rehearsal.rehearse import Rehearsal, Standing
+from siren.rehearsal.stage import Candidate
 
 
 @contextlib.contextmanager
@@ -26,13 +27,21 @@ def progress(stream: TextIO, seconds: float) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(f"{begins}: {text}")
 
 
-def summary_line(rehearsal: Rehearsal, known: bool = False) -> str:
-    """What was found, in a line for a run's header; `known` if it was found before."""
+def summary_line(rehearsal: Rehearsal, chosen: Candidate, known: bool = False) -> str:
+    """What was found, in a line for a run's header.
+
+    Args:
+        rehearsal: What was found.
+        chosen: What the run uses: the rehearsal's choice, or the policy that the user named.
+        known: Whether it was found before.
+    """
     before = "earlier, " if known else ""
     part = "" if rehearsal.share >= 1 else f" of {rehearsal.share:.0%} of the samples"
+    own = chosen == rehearsal.choice
+    why = rehearsal.why if own else f"as you wish, relative to {rehearsal.reference.action}"
     return (
         f"rehearsed {rehearsal.episodes} episodes and {rehearsal.curves} curves{part} "
-        f"{before}in {rehearsal.wall_s:.0f} s: {rehearsal.choice.name}, {rehearsal.why}"
+        f"{before}in {rehearsal.wall_s:.0f} s: {chosen.name}, {why}"
     )
 
 

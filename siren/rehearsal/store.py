@@ -45,11 +45,11 @@ class Store:
         workload: Name of the workload.
         resolved: Everything that decides the job's course; another job is another file.
         budget_usd: The budget.
-        agents: The agents that may propose.
+        agents: The agents that may propose, with their `siren.policies.agent.agent_digest`.
     """
 
     def __init__(
-        self, workload: str, resolved: Mapping[str, Any], budget_usd: Decimal, agents: tuple[str, ...]
+        self, workload: str, resolved: Mapping[str, Any], budget_usd: Decimal, agents: Mapping[str, str]
     ) -> None:
         key = json.dumps([__version__, resolved, str(budget_usd.normalize()), agents], sort_keys=True)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -153,6 +153,14 @@ class LawPlatform(ABC):
     def run_epoch(self, plan: EpochPlan) -> EpochReport:
         """See `Platform.run_epoch`."""
         self.check_action(plan.action)
+        before = self.save()
+        try:
+            return self._run_epoch(plan)
+        except BaseException:
+            self.restore(*before)
+            raise
+
+    def _run_epoch(self, plan: EpochPlan) -> EpochReport:
         n, m = plan.action.functions, plan.action.memory_mb
         pool, values = self.pool(n), self._state.values[0]
         cold, loading = self.expect_starts(plan.action, plan.timeout_s)
@@ -163,6 +171,8 @@ class LawPlatform(ABC):
         amplitude = self._state.amplitude[0].copy()
         core.simulate(pool, self._state, 0, rng)
         self._ran.add(self._sizes.index(m))
+        longest_s = self.costing.longest_s(plan.action, plan.timeout_s)
+        values[Col.DURATION_S] = min(values[Col.DURATION_S], longest_s)
         simulated = Simulated(amplitude, float(values[Col.LOSS]), float(values[Col.FLOOR]))
         trained = self.train(plan.action, epoch, simulated)
         values[Col.LOSS] = trained.loss
@@ -209,6 +219,7 @@ class LawPlatform(ABC):
         costing, n = self.costing, plan.action.functions
         billing, limits = costing.world.billing, costing.world.limits
         evaluations = int(costing.job.evaluator_is_function)
+        evaluate_s = min(float(expected.evaluate_billed_s), plan.timeout_s)
         most_ms = n * (plan.timeout_s + limits.init_max * billing.init_billed) * MS_PER_S
         billed_ms = min(n * float(expected.billed_s) * factor * MS_PER_S, most_ms)
         values = self._state.values[0]
@@ -218,7 +229,7 @@ class LawPlatform(ABC):
             billed_ms=max(n, int(billed_ms)),
             requests=n + evaluations,
             ephemeral_mb=billing.ephemeral_storage,
-            evaluator_billed_ms=evaluations * int(float(expected.evaluate_billed_s) * MS_PER_S),
+            evaluator_billed_ms=evaluations * int(evaluate_s * MS_PER_S),
             evaluator_memory_mb=evaluations * plan.action.memory_mb,
             s3_puts=puts,
             s3_gets=int(expected.s3_gets),

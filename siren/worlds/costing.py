@@ -217,7 +217,7 @@ class Costing:
             ephemeral_mb=billing.ephemeral_storage,
             s3_puts=puts + (self.setup_puts if outlook.epoch == 1 else 0),
             s3_gets=gets,
-            s3_gb_s=self.stored_gb(n) * self._longest_s(action, timeout_s),
+            s3_gb_s=self.stored_gb(n) * self.longest_s(action, timeout_s),
             log_bytes=(n + evaluations) * billing.log_per_invocation,
             egress_bytes=int(laws.egress_bytes(self.job, n)),
             cache_until_s=self._cache_until_s(action, timeout_s, outlook),
@@ -290,10 +290,10 @@ class Costing:
 
     def _cache_until_s(self, action: Action, timeout_s: int, outlook: Outlook) -> float:
         """The run's clock when an epoch may need its cache no longer; 0 without a cache."""
-        return outlook.elapsed_s + self._longest_s(action, timeout_s) if self.uses_cache else 0.0
+        return outlook.elapsed_s + self.longest_s(action, timeout_s) if self.uses_cache else 0.0
 
-    def _longest_s(self, action: Action, timeout_s: int) -> float:
-        """From launch to the end of the evaluation, if everything takes as long as it may."""
+    def longest_s(self, action: Action, timeout_s: int) -> float:
+        """Seconds from launch to the end of the evaluation, if everything takes as long as it may."""
         n, start, epoch = action.functions, self.world.start, self.epoch_laws(action)
         launch_s = n / start.fan_out + n / start.scale_out_rate + start.warm + start.placement
         landed_s = launch_s + self.world.limits.init_max + timeout_s + n * epoch.service_s
