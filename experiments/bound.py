@@ -68,9 +68,11 @@ def play_planner(job: SimulatedJob, arena: Arena, seeds: range) -> Outcomes:
                 core.simulate(arena.pool, state, 0, rng)
                 last = Place(int(v[Col.LEVEL]), int(v[Col.SIZE]))
             core.settle(arena.pool, state, 0, ran, False)
-        found.append((v[Col.END] == End.TARGET, v[Col.ELAPSED_S], job.spec.budget_usd - v[Col.LEFT]))
-    success, elapsed_s, cost_usd = (np.array(x) for x in zip(*found, strict=True))
-    return Outcomes(success, elapsed_s, cost_usd, arena.failure_s)
+        found.append(
+            (v[Col.END] == End.TARGET, v[Col.ELAPSED_S], job.spec.budget_usd - v[Col.LEFT], v[Col.EPOCH])
+        )
+    success, elapsed_s, cost_usd, epochs = (np.array(x) for x in zip(*found, strict=True))
+    return Outcomes(success, elapsed_s, cost_usd, epochs.astype(np.int64), arena.failure_s)
 
 
 def charged_s(outcomes: Outcomes, bound: Bound) -> float:

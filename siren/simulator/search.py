@@ -1,6 +1,6 @@
 """The best schedules of a simulated job in hindsight: fixed actions, and two phases.
 
-Candidates come from the model's closed form, and are then played in whole episodes, the budget enforced,
+Candidates come from closed forms, and are then played in whole episodes, the budget enforced,
 all on the same seeds. Most leave after a few seeds; those that stay are ranked by failure-counted time.
 A choice is the best on its own seeds: report it on others (`Arena.play`).
 """
@@ -16,11 +16,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from siren.simulator import core, fitted, quadratic
+from siren.simulator import core
 from siren.simulator.core import Col, End, State
 from siren.simulator.job import ActionGrid, SimulatedJob, fixed_runs
 from siren.simulator.planner import Place, Plan, Planner
-from siren.simulator.quadratic import Responses
 from siren.simulator.tables import Fact, Pool, pool_of
 from siren.types import Action
 
@@ -29,14 +28,17 @@ Floats = NDArray[np.float64]
 FAILURE = 2.0
 """A failure counts as so many reference times (DESIGN 6.8)."""
 
-OPTIMISM = 1.5
-"""Closed forms may miss the target by this factor: an episode's excess fluctuates, and its best counts."""
+OPTIMISM = 1.02
+"""What a candidate needs may exceed the budget by this: bills vary."""
 
-ROUNDS = ((4, 48), (10, 12))
+RICH = 1e12
+"""Dollars that are no limit."""
+
+FIXED_CANDIDATES = 80
+"""Fixed actions that are played with the budget."""
+
+ROUNDS = ((6, 60), (12, 20))
 """(seeds, candidates that stay after them); the last of them play on all seeds."""
-
-FIXED_CANDIDATES = 400
-"""Fixed actions that are played at most, out of all of the grid that the closed form does not rule out."""
 
 STRETCHES = (1.0, 1.5)
 """Two-phase schedules are proposed by the closed form for these multiples of the target's excess."""
@@ -76,13 +78,14 @@ class Outcomes:
 
     Attributes:
         success: Whether the target was reached within the budget.
-        elapsed_s, cost_usd: Of every episode, failures included.
+        elapsed_s, cost_usd, epochs: Of every episode, failures included.
         failure_s: What a failure counts as.
     """
 
     success: NDArray[np.bool_]
     elapsed_s: Floats
     cost_usd: Floats
+    epochs: NDArray[np.int64]
     failure_s: float
 
     @property
@@ -124,6 +127,9 @@ def play_schedule(
 ) -> None:
     """A whole episode of job 0; its end stands in row 0 of the state.
 
+    It ends as well where the budget can no longer reserve the schedule's action, as a run of
+    `siren.policies.fixed` does: running on fewer functions instead would be another policy.
+
     Args:
         pool, state: The job and its environment.
         places: (first level, first size, second level, second size).
@@ -138,6 +144,7 @@ def play_schedule(
         if values[Col.LOSS] - facts[Fact.TARGET] <= gap:
             level, size = places[2], places[3]
         ran = core.take(pool, state, 0, level, size)
+        ran = ran and values[Col.LEVEL] == level and values[Col.SIZE] == size
         if ran:
             core.simulate(pool, state, 0, rng)
         core.settle(pool, state, 0, ran, False)
@@ -160,7 +167,7 @@ class Arena:
 
     def play(self, schedules: Sequence[Schedule], seeds: Sequence[int]) -> list[Outcomes]:
         """Episodes of every schedule on every seed; equal seeds mean equal noise."""
-        found = np.empty((3, len(schedules), len(seeds)))
+        found = np.empty((4, len(schedules), len(seeds)))
         for s, seed in enumerate(seeds):
             rng = np.random.default_rng(seed)
             start = rng.bit_generator.state
@@ -170,9 +177,10 @@ class Arena:
                 play_schedule(self.pool, self._state, places, schedule.switch, rng)
                 v = self._state.values[0]
                 reached = v[Col.END] == End.TARGET
-                found[:, k, s] = reached, v[Col.ELAPSED_S], self.job.spec.budget_usd - v[Col.LEFT]
-        success, elapsed_s, cost_usd = found
-        rows = zip(success > 0, elapsed_s, cost_usd, strict=True)
+                cost_usd = self.pool.facts[0, Fact.BUDGET] - v[Col.LEFT]
+                found[:, k, s] = reached, v[Col.ELAPSED_S], cost_usd, v[Col.EPOCH]
+        success, elapsed_s, cost_usd, epochs = found
+        rows = zip(success > 0, elapsed_s, cost_usd, epochs.astype(np.int64), strict=True)
         return [Outcomes(*row, self.failure_s) for row in rows]
 
     def play_fixed(self, place: Place, seeds: Sequence[int]) -> Outcomes:
@@ -195,14 +203,23 @@ class Arena:
         )
         return Choice(chosen, actions, outcomes[at], tried)
 
-    def mean_excess(self) -> Floats:
-        """Expected excess loss of every fixed count, (counts, epochs + 1)."""
-        spec, counts = self.job.spec, len(self.grid.functions)
-        if isinstance(self.job.dynamics, quadratic.Quadratic):
-            maps = Responses(self.pool.gain[0], self.pool.noise[0], self.pool.floor[0])
-            return quadratic.mean_excess(self.job.dynamics, maps, spec.max_epochs)
-        initial = spec.initial_loss - self.job.dynamics.lowest
-        return fitted.mean_excess(initial, self.pool.progress[0, :counts], spec.max_epochs)
+    def epochs_alone(self, seeds: Sequence[int]) -> NDArray[np.int64]:
+        """Epochs of every count to the target if money were no object, (counts, seeds); 0 for never.
+
+        The loss of a fixed action depends on its count alone: equal noise, equal losses at every size.
+        """
+        runs = np.asarray(self.grid.allowed.any(axis=1))
+        sizes = self.grid.allowed.argmax(axis=1)
+        schedules = [Schedule.fixed(Place(int(k), int(sizes[k]))) for k in np.flatnonzero(runs)]
+        budget_usd = float(self.pool.facts[0, Fact.BUDGET])
+        self.pool.facts[0, Fact.BUDGET] = RICH
+        try:
+            outcomes = self.play(schedules, seeds)
+        finally:
+            self.pool.facts[0, Fact.BUDGET] = budget_usd
+        found = np.zeros((len(runs), len(seeds)), np.int64)
+        found[runs] = [np.where(o.success, o.epochs, 0) for o in outcomes]
+        return found
 
 
 def best_fixed(job: SimulatedJob, seeds: Sequence[int], failure_s: float | None = None) -> Choice:
@@ -214,26 +231,28 @@ def best_fixed(job: SimulatedJob, seeds: Sequence[int], failure_s: float | None 
         failure_s: What a failure counts as; by default twice the job's reference time.
     """
     arena = Arena(job, failure_s)
-    return arena.best(fixed_candidates(arena), seeds)
+    return arena.best(fixed_candidates(arena, seeds), seeds)
 
 
-def fixed_candidates(arena: Arena) -> list[Schedule]:
-    """Fixed actions that might be the best, the most promising first.
+def fixed_candidates(arena: Arena, seeds: Sequence[int]) -> list[Schedule]:
+    """The fixed actions of the whole grid that may be the best, the most promising first.
 
-    Those that would reach even `OPTIMISM` times the target's excess only after the time of a failure,
-    or beyond the budget, are left out.
+    Every count is played once for each seed without a budget; with the epochs that it took, the closed
+    form gives time and bill at every size. Means of the model would not do: the best fixed action often
+    is one whose mean excess never gets to the target, and whose excess does by luck.
     """
-    spec = arena.job.spec
-    target = spec.target_loss - float(arena.pool.facts[0, Fact.LOWEST])
-    runs = fixed_runs(arena.grid, arena.mean_excess(), OPTIMISM * target)
-    affordable = (runs.cost_usd <= spec.budget_usd) & (runs.duration_s < arena.failure_s)
-    order = np.argsort(np.where(affordable, runs.duration_s, np.inf), axis=None, kind="stable")
-    count = min(int(affordable.sum()), FIXED_CANDIDATES)
-    places = [_place(arena, flat) for flat in order[:count]]
-    reference = np.array([spec.functions_ref, spec.memory_ref_mb])
-    level = int(np.abs(np.log(arena.grid.functions / reference[0])).argmin())
-    size = int(np.abs(arena.grid.memory_mb - reference[1]).argmin())
-    return [Schedule.fixed(place) for place in (*places, Place(level, size))]
+    spec, grid = arena.job.spec, arena.grid
+    epochs = arena.epochs_alone(seeds)
+    times = np.arange(spec.max_epochs + 1)
+    total_s = np.zeros(grid.allowed.shape)
+    for taken in epochs.T:
+        missing = (taken[:, None] == 0) | (times < taken[:, None])
+        runs = fixed_runs(grid, missing.astype(np.float64), 0.5)
+        pays = runs.needed_usd <= OPTIMISM * spec.budget_usd
+        total_s += np.where(pays, runs.duration_s, arena.failure_s)
+    total_s[~grid.allowed] = np.inf
+    order = np.argsort(total_s, axis=None, kind="stable")[: min(FIXED_CANDIDATES, int(grid.allowed.sum()))]
+    return [Schedule.fixed(_place(arena, flat)) for flat in order]
 
 
 def _place(arena: Arena, flat: int) -> Place:
@@ -256,7 +275,7 @@ def best_two_phase(job: SimulatedJob, seeds: Sequence[int], failure_s: float | N
         UsageError: The job's dynamics are not quadratic.
     """
     arena, planner = Arena(job, failure_s), Planner.of(job)
-    fixed = arena.best(fixed_candidates(arena), seeds).schedule
+    fixed = arena.best(fixed_candidates(arena, seeds), seeds).schedule
     proposed = [
         _of_plan(planner, plan)
         for stretch in STRETCHES

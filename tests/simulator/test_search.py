@@ -14,8 +14,14 @@ from siren.simulator.search import (
     fixed_candidates,
     play_schedule,
 )
+from siren.simulator.tables import Fact
 
 SEEDS = range(24)
+
+
+def rich(job):
+    """The job with money to burn."""
+    return dataclasses.replace(job, spec=dataclasses.replace(job.spec, budget_usd=1e6))
 
 
 def test_the_best_fixed_action_is_that_of_an_exhaustive_search(jobs):
@@ -29,11 +35,23 @@ def test_the_best_fixed_action_is_that_of_an_exhaustive_search(jobs):
 
 
 def test_candidates_can_run_and_come_once(jobs):
-    for job in jobs:
+    for job in jobs[:4]:
         arena = Arena(job)
-        candidates = fixed_candidates(arena)
-        assert len(set(candidates)) >= len(candidates) - 1  # the reference may be among them
-        assert all(arena.grid.allowed[s.first] or s == candidates[-1] for s in candidates)
+        candidates = fixed_candidates(arena, range(4))
+        assert len(set(candidates)) == len(candidates)
+        assert all(arena.grid.allowed[schedule.first] for schedule in candidates)
+
+
+def test_losses_of_a_fixed_action_depend_on_its_count_alone(jobs):
+    arena = Arena(jobs[1])
+    epochs = arena.epochs_alone(range(3))
+    level = int(np.flatnonzero(epochs.all(axis=1))[0])
+    sizes = np.flatnonzero(arena.grid.allowed[level])
+    budget_usd = arena.job.spec.budget_usd
+    for size in (sizes[0], sizes[-1]):
+        outcome = Arena(rich(arena.job)).play_fixed(Place(level, int(size)), range(3))
+        np.testing.assert_array_equal(outcome.epochs, epochs[level])
+    assert arena.pool.facts[0, Fact.BUDGET] == budget_usd
 
 
 def test_equal_seeds_mean_equal_noise_whatever_else_is_played(jobs):
@@ -69,20 +87,32 @@ def test_a_schedule_switches_once_the_gap_has_shrunk(jobs):
     assert (outcomes[0].elapsed_s != outcomes[2].elapsed_s).all()
 
 
-def test_an_episode_by_places_is_one_by_actions(pool, jobs):
-    job = 2
-    action = np.array([0.3, -0.2], np.float32)
-    level, size = core.decode(pool, job, action[0], action[1], False)
-    state, rng = core.new_state(1), np.random.default_rng(5)
-    core.begin(pool, state, 0, job)
+def test_an_episode_by_places_is_one_by_actions(jobs):
+    job = rich(jobs[2])
+    arena, action = Arena(job), np.array([0.3, -0.2], np.float32)
+    level, size = core.decode(arena.pool, 0, action[0], action[1], False)
+    state, other = core.new_state(1), core.new_state(1)
+    rng = np.random.default_rng(5)
+    core.begin(arena.pool, state, 0, 0)
     while state.values[0, Col.END] == 0:
-        ran = core.choose(pool, state, 0, action, False)
-        if ran:
-            core.simulate(pool, state, 0, rng)
-        core.settle(pool, state, 0, ran, False)
-    arena, other = Arena(jobs[job]), core.new_state(1)
+        assert core.choose(arena.pool, state, 0, action, False)
+        core.simulate(arena.pool, state, 0, rng)
+        core.settle(arena.pool, state, 0, True, False)
     play_schedule(arena.pool, other, (level, size, level, size), 0.0, np.random.default_rng(5))
     np.testing.assert_array_equal(other.values, state.values)
+
+
+def test_a_run_ends_where_the_budget_can_no_longer_reserve_its_action(jobs):
+    job = jobs[1]
+    arena, state = Arena(job), core.new_state(1)
+    ends = []
+    for place in np.argwhere(arena.grid.allowed)[::40].tolist():
+        play_schedule(arena.pool, state, (*place, *place), 0.0, np.random.default_rng(1))
+        v = state.values[0]
+        ends.append(v[Col.END])
+        if v[Col.END] == End.TARGET:
+            assert (v[Col.LEVEL], v[Col.SIZE]) == tuple(place)
+    assert {End.TARGET, End.BUDGET} <= set(ends)
 
 
 def test_two_phases_are_no_slower_than_one_on_the_seeds_of_the_choice(jobs):
