@@ -53,7 +53,7 @@ TAIL_POINTS = 48
 CONVOY = (0.18, 0.7, 0.2, 1.3)
 """How loose a convoy is: a factor, and exponents of the spread of arrivals per service, of the load
 and of the number of functions. Fitted to 599 steady states of the twin's event kernel (n = 2 to 80;
-experiments/agreement.py --fit-convoy)."""
+n x service / rest of the cycle of 0.01 to 100)."""
 
 UPPER_FACTOR, UPPER_SLACK_S = 1.2, 1.0
 """A timeout must cover so much of a function's expected time, and so many seconds more."""
