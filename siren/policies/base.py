@@ -205,10 +205,28 @@ class JobView:
             expected.billed_s,
         )
         now = np.stack(columns, axis=1).tolist()
-        upper_s = np.asarray(expected.upper_s).tolist()
+        upper_s = self._upper_s(n, m, cold, loading, np.asarray(expected.upper_s)).tolist()
         for start, row, upper in zip(unknown, now, upper_s, strict=True):
             timeout_s = next(self.costing.rungs(upper, 0.0))
             self._epochs[start] = _Epoch((row[0], row[1], row[2], row[3]), upper, timeout_s)
+
+    def _upper_s(
+        self,
+        n: NDArray[np.float64],
+        m: NDArray[np.float64],
+        cold: NDArray[np.float64],
+        loading: NDArray[np.float64],
+        refitted_s: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """A high quantile of a function's time: the one from before the run while its timeout still covers.
+
+        Another timeout is another function version, whose environments are all cold.
+        """
+        if self._laws is self.costing:
+            return refitted_s
+        prior_s = np.asarray(self.costing.expect(n, m, cold, loading).upper_s)
+        timeouts = np.array([next(self.costing.rungs(upper, 0.0)) for upper in prior_s.tolist()])
+        return np.where(refitted_s + WORKER_MARGIN_S <= timeouts, prior_s, refitted_s)
 
     def cost_usd(self, p: Predictions, epochs: NDArray[np.float64] | float = 1.0) -> NDArray[np.float64]:
         """The expected bill of so many epochs from now on."""

@@ -18,9 +18,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,9 @@ MOST_EPOCHS = 60
 
 LADDER_SHARE, FIXED_SHARE, SEARCH_SHARE = 0.40, 0.60, 0.80
 """Shares of the time after which the ladder, the fixed actions and the proposals are done."""
+
+LONGEST_LADDER, TRIALS_LEAST = 0.85, 12
+"""Share of the time that the ladder takes where the rest would not do for so many trials."""
 
 LADDER_RATIO = 2.0
 """Ratio of neighbouring counts on the ladder; one refinement around the best halves it on a log scale."""
@@ -184,6 +188,7 @@ class _Course:
         self._target = target_loss
         self._curves: dict[int, list[Curve]] = {}
         self._trials: list[Trial] = []
+        self._epoch_s = 0.0
         self._usual = _usual_action(stage)
         self._memory_mb = self._usual.memory_mb
 
@@ -232,6 +237,7 @@ class _Course:
         short_s, long_s = self._probe_s(few / pushes), self._probe_s(more / pushes)
         push_s = max(long_s - short_s, 0.0) / max(more - few, 1)
         epoch_s = long_s + (pushes - more) * push_s
+        self._epoch_s = epoch_s
         count = 1 if settings is None else self._workers or usual_count()
         fraction = count * self._seconds * 0.8 / (EPISODES * EPOCHS * epoch_s)
         if fraction >= 0.7:
@@ -269,8 +275,11 @@ class _Course:
         """The loss that a sub-sample reaches in as many epochs as the whole job is expected to need."""
         self._report("a first curve on a sub-sample")
         n = min(self._usual.functions, stage.most_functions)
-        calls = [(n, self._memory_mb, 3 * EPOCHS, self._target, FIRST_SEED + k) for k in range(pool.count)]
-        curves = list(pool.each("curve", calls, self._until(LADDER_SHARE / 2)))
+        until = self._until(LADDER_SHARE / 2)
+        calls = [
+            (n, self._memory_mb, 3 * EPOCHS, self._target, FIRST_SEED + k, until) for k in range(pool.count)
+        ]
+        curves = list(pool.each("curve", calls, until))
         if not curves:
             raise BudgetError(
                 f"{self._asked_s:g} s are too short to rehearse one epoch of this job on this machine: "
@@ -285,16 +294,11 @@ class _Course:
         """Trains the ladder of counts, from the middle outwards, then more around the best ones."""
         counts = _ladder(stage, self._memory_mb)
         for step in range(STEPS):
-            if not counts or time.monotonic() > self._until(LADDER_SHARE):
+            if not counts or not self._time_for_curves(pool):
                 break
             self._report(f"ladder of function counts: {', '.join(map(str, counts))}")
-            epochs = self._worth_following()
-            calls = (
-                (n, self._memory_mb, epochs, self._target, FIRST_SEED + step)
-                for n in counts
-                if n < self._ceiling()
-            )
-            for curve in pool.each("curve", calls, self._until(LADDER_SHARE)):
+            calls = self._curve_calls(counts, FIRST_SEED + step, pool)
+            for curve in pool.each("curve", calls, self._until(LONGEST_LADDER)):
                 self._curves.setdefault(curve.functions, []).append(curve)
             counts = self._promising(stage)
         if not self._curves:
@@ -302,6 +306,23 @@ class _Course:
                 f"{self._seconds:g} s are too short to rehearse this job on this machine: "
                 "give --rehearse more seconds, or 0 for none"
             )
+
+    def _curve_calls(self, counts: Sequence[int], seed: int, pool: Workers) -> Iterator[tuple[Any, ...]]:
+        """Curves to train, each decided on when its turn comes."""
+        for n in counts:
+            if n < self._ceiling() and self._time_for_curves(pool):
+                until = self._until(LONGEST_LADDER if self._slow(pool) else LADDER_SHARE)
+                yield n, self._memory_mb, self._worth_following(), self._target, seed, until
+
+    def _time_for_curves(self, pool: Workers) -> bool:
+        """Whether the ladder may go on: for its share of the time, or longer if trials would be too few."""
+        return time.monotonic() < self._until(LONGEST_LADDER if self._slow(pool) else LADDER_SHARE)
+
+    def _slow(self, pool: Workers) -> bool:
+        """Whether what the ladder leaves of the time would not do for enough trials."""
+        walls = [curve.wall_s for curves in self._curves.values() for curve in curves]
+        episode_s = float(np.median(walls)) if walls else EPOCHS * self._epoch_s
+        return (1 - LADDER_SHARE) * self._seconds * pool.count < TRIALS_LEAST * episode_s
 
     def _ceiling(self) -> float:
         """Counts above this are hopeless: a smaller one exploded."""
@@ -333,7 +354,8 @@ class _Course:
         counts = sorted(self._curves)
         costing = stage.costing
         grid = ActionGrid(costing, np.array(counts, np.int64), memory_grid(costing.world))
-        most = max(len(c.losses) for curves in self._curves.values() for c in curves)
+        known = [c for curves in self._curves.values() for c in curves]
+        most = MOST_EPOCHS + 1 if any(c.cut for c in known) else max(len(c.losses) for c in known)
         excess = np.full((len(counts), most), np.inf)
         for row, n in enumerate(counts):
             excess[row] = _mean_losses(self._curves[n], most, self._target)
@@ -475,13 +497,24 @@ def _exploded(curve: Curve) -> bool:
     return not math.isfinite(last) or last > curve.losses[0]
 
 
+def _continued(losses: Floats, target: float, length: int) -> Floats:
+    """A curve that was cut off, down to the target in as many epochs as it is expected to need."""
+    last = len(losses) - 1
+    if last < 2 or not losses[-1] < losses[0]:
+        return losses
+    more = max(expected_epochs(losses, 1.0, target, length - 1) - last, 1)
+    rest = np.geomspace(losses[-1], target, more + 1)[1:]
+    return np.concatenate([losses, rest])[:length]
+
+
 def _mean_losses(curves: Sequence[Curve], length: int, target: float) -> Floats:
     """Mean losses after 0 to `length` - 1 epochs; a curve that reached the target stays there."""
     table = np.full((len(curves), length), np.inf)
     for row, curve in zip(table, curves, strict=True):
-        row[: len(curve.losses)] = curve.losses
-        if curve.losses[-1] <= target:
-            row[len(curve.losses) - 1 :] = target
+        losses = _continued(curve.losses, target, length) if curve.cut else curve.losses
+        row[: len(losses)] = losses
+        if losses[-1] <= target:
+            row[len(losses) - 1 :] = target
     mean: Floats = table.mean(axis=0)
     return mean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,11 +93,13 @@ class Curve:
     Attributes:
         functions: n.
         losses: Held-out losses, the initial one first; it ends at the target or where it explodes.
+        cut: Whether it ends because time was up.
         wall_s: Real seconds that it took.
     """
 
     functions: int
     losses: Floats
+    cut: bool
     wall_s: float
 
 
@@ -143,17 +146,34 @@ class Stage:
         """The most functions that can be rehearsed."""
         return min(self._costing.job.functions_max, self.costing.world.limits.functions_max)
 
-    def curve(self, functions: int, memory_mb: int, epochs: int, target: float, seed: int) -> Curve:
-        """Trains with a fixed action for so many epochs, or up to the target."""
-        began = time.perf_counter()
+    def curve(
+        self,
+        functions: int,
+        memory_mb: int,
+        epochs: int,
+        target: float,
+        seed: int,
+        until: float = math.inf,
+    ) -> Curve:
+        """Trains with a fixed action for so many epochs, or up to the target.
+
+        Args:
+            functions, memory_mb: The action.
+            epochs: The most.
+            target: Held-out loss at which it ends.
+            seed: Of all randomness.
+            until: It is cut off after the epoch in which `time.monotonic` passes this.
+        """
+        began = time.monotonic()
         twin = Twin(self.rehearsed, self._costing, seed)
         timeout_s = self.costing.world.limits.timeout_rungs[-1]
         plan = EpochPlan(Action(functions, memory_mb), timeout_s, float(timeout_s), Decimal(0))
         losses = [self.rehearsed.evaluate(twin.params)[0]]
-        highest = EXPLODED_CURVE * losses[0]
-        while len(losses) <= epochs and target < losses[-1] <= highest:
+        highest, cut = EXPLODED_CURVE * losses[0], False
+        while len(losses) <= epochs and target < losses[-1] <= highest and not cut:
             losses.append(twin.run_epoch(plan).loss)
-        return Curve(functions, np.array(losses), time.perf_counter() - began)
+            cut = time.monotonic() > until and losses[-1] > target
+        return Curve(functions, np.array(losses), cut, time.monotonic() - began)
 
     def trial(self, candidate: Candidate, budget_usd: Decimal, target: float, seed: int) -> Trial:
         """Plays the job once, with the budget enforced; a sub-sample is billed as the whole job."""

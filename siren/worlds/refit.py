@@ -20,8 +20,8 @@ from siren.worlds.laws import epoch_laws
 RECENT = 8
 """Epochs that are looked back on."""
 
-GRAIN = math.log(1.1)
-"""Factors are rounded to whole steps of 10%: what noise does is not followed."""
+GRAIN, DEAD = math.log(1.1), math.log(1.15)
+"""Factors are whole steps of 10%, and 1 up to 15%: what noise and the laws' own error do is not followed."""
 
 WIDEST = 3.0
 """No factor is beyond this, or below its inverse."""
@@ -63,8 +63,10 @@ def fit_scales(costing: Costing, reports: Sequence[EpochReport]) -> Scales:
 def _factor(told_s: float, expected_s: float) -> float:
     if not (told_s > 0 and expected_s > 0):
         return 1.0
-    step = round(math.log(told_s / expected_s) / GRAIN)
-    return float(np.clip(math.exp(step * GRAIN), 1 / WIDEST, WIDEST))
+    factor = math.log(told_s / expected_s)
+    if abs(factor) < DEAD:
+        return 1.0
+    return float(np.clip(math.exp(round(factor / GRAIN) * GRAIN), 1 / WIDEST, WIDEST))
 
 
 def scaled(costing: Costing, scales: Scales) -> Costing:
