@@ -36,8 +36,8 @@ class Quotas:
         return len(self.first_sample) - 1
 
 
-def divide(job: Job, functions: int) -> Quotas:
-    """The quotas of `functions` functions: floor and ceiling of an even share.
+def check(job: Job, functions: int) -> None:
+    """Refuses more functions than an epoch has work for.
 
     Raises:
         ActionError: There are more functions than pushes (`constant`), or than samples to push
@@ -53,6 +53,15 @@ def divide(job: Job, functions: int) -> Quotas:
             f"{functions:,} functions are more than an epoch has work for ({share}): "
             f"choose at most {job.functions_max:,}"
         )
+
+
+def divide(job: Job, functions: int) -> Quotas:
+    """The quotas of `functions` functions: floor and ceiling of an even share.
+
+    Raises:
+        ActionError: See `check`.
+    """
+    check(job, functions)
     if job.batch_rule is BatchRule.CONSTANT:
         pushes = job.samples // job.batch_size
         first_push = np.arange(functions + 1, dtype=np.int64) * (pushes // functions)

@@ -219,7 +219,7 @@ def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:
         tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise AgentError(f"{folder} is no agent: it has no {Path(error.filename or WEIGHTS).name}") from error
-    except (ValueError, OSError, SafetensorError) as error:
+    except (ValueError, TypeError, OSError, SafetensorError) as error:  # TypeError: a type numpy lacks
         raise AgentError(f"{folder} is damaged ({error}): restore it, or train the agent again") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise AgentError(

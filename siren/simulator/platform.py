@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from siren.hsp import quotas
 from siren.simulator import core
 from siren.simulator.core import POOLS, Col
 from siren.simulator.job import EpisodeSpec, SimulatedJob
@@ -133,6 +134,7 @@ class LawPlatform(ABC):
     def check_action(self, action: Action) -> None:
         """See `Platform.check_action`."""
         self.costing.check_action(action)
+        quotas.check(self.costing.job, action.functions)
 
     def expect_starts(self, action: Action, timeout_s: int) -> tuple[int, int]:
         """See `Platform.expect_starts`; versions differ by memory and by the timeout a plan prefers."""

@@ -89,7 +89,7 @@ class Twin:
             ActionError: As in `Costing.check_action`, or there are more functions than work.
         """
         self.costing.check_action(action)
-        quotas.divide(self.job, action.functions)
+        quotas.check(self.job, action.functions)
 
     def run_epoch(self, plan: EpochPlan) -> EpochReport:
         """Runs one epoch and moves the model, the clock and the environments on.
