@@ -26,16 +26,17 @@ PAIRS = [
     if (channel, rule) != (ChannelKind.REDIS, UpdateRule.OVERWRITE) and rule is not UpdateRule.STALENESS
 ]
 SEEDS = {ChannelKind.S3: 5, ChannelKind.REDIS: 2}
-LIMITS = {"duration": (0.05, 0.20), "billed": (0.05, 0.20)}
-"""Largest (median, 90th percentile) over actions of the relative error against the mean of some epochs.
-With S3's heavy tail that mean is itself uncertain by 5 to 10%."""
+LIMITS = {
+    ChannelKind.S3: {"duration": (0.08, 0.20), "billed": (0.05, 0.10)},
+    ChannelKind.REDIS: {"duration": (0.03, 0.10), "billed": (0.05, 0.15)},
+}
+"""Largest (mean, 90th percentile) over actions of the relative error against the mean of some epochs.
+With S3's heavy tail that mean is itself uncertain by 5 to 10%. docs/agreement.md has many more points."""
 
 LOOSER = {
     # A race that no short formula follows.
-    (ChannelKind.S3, UpdateRule.CAS): {"duration": (0.15, 0.30), "billed": (0.20, 0.40)},
-    (ChannelKind.REDIS, UpdateRule.CAS): {"duration": (0.20, 0.90), "billed": (0.30, 1.80)},
-    # The queue in front of the store is charged to everybody in full.
-    (ChannelKind.REDIS, UpdateRule.AVERAGE): {"billed": (0.05, 0.70)},
+    (ChannelKind.S3, UpdateRule.CAS): {"duration": (0.08, 0.20), "billed": (0.18, 0.30)},
+    (ChannelKind.REDIS, UpdateRule.CAS): {"duration": (0.18, 0.55), "billed": (0.28, 0.80)},
 }
 """What is known to be predicted less well."""
 
@@ -85,10 +86,10 @@ def errors(channel, rule, functions) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(("channel", "rule"), PAIRS)
 def test_expected_time_and_bill_are_close_to_the_twins(channel, rule):
     race = rule is UpdateRule.CAS
-    limits = LIMITS | LOOSER.get((channel, rule), {})
+    limits = LOOSER.get((channel, rule), LIMITS[channel])
     for name, error in errors(channel, rule, (1, 3, 10, 50) if race else (1, 3, 10, 50, 200)).items():
-        median, p90 = limits[name]
-        assert np.median(error) <= median, name
+        mean, p90 = limits[name]
+        assert error.mean() <= mean, name
         assert np.quantile(error, 0.9) <= p90, name
 
 
