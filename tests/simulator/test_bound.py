@@ -119,7 +119,7 @@ def test_exhaustive_search_never_beats_the_bound(jobs, index, draws, epochs, bud
     pool.facts[0, Fact.BUDGET] = budget * cost + standing
     exact = shortest(pool, sorted(picks), 6)
     bound = bound_of(pool, epochs * float(cell[Cell.DURATION_S]))
-    assert 0 <= bound.seconds <= exact
+    assert 0 <= bound.seconds <= exact * (1 + 1e-9)  # equal where one epoch is enough
 
 
 def test_the_bound_of_a_noiseless_fixed_action_is_close(jobs):
