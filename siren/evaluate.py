@@ -42,10 +42,8 @@ from siren.rehearsal.entrant import REHEARSED
 KINDS: Mapping[str, Kind] = {**entrants.KINDS, "rehearsed": REHEARSED}
 """Every policy by its name; those of layers above `siren.evaluation`, such as a rehearsal, join here."""
 
-DEFAULT_POLICIES = {
-    "simulator": "best-fixed,grid-search,fixed:10x1769,fixed:100x1769,two-phase,greedy,planner,lower-bound",
-    "twin": "best-fixed,grid-search,fixed:10x1769,fixed:100x1769,two-phase,greedy",
-}
+BASELINES = "best-fixed,grid-search,fixed:10x1769,fixed:100x1769,two-phase,greedy,planner-fitted"
+DEFAULT_POLICIES = {"simulator": f"{BASELINES},planner,lower-bound", "twin": BASELINES}
 
 TABLE, ROWS, FIGURE = "rows.csv", "rows.json", "figure.png"
 
@@ -65,9 +63,9 @@ class EvaluateConfig:
 
     policies: Annotated[str | None, tyro.conf.arg(metavar="NAMES")] = None
     """best-fixed (always played), grid-search (pays for its search), fixed:FUNCTIONSxMEMORY, two-phase,
-    greedy, planner and lower-bound (simulator), agent or agents/NAME, with @best-fixed to act relative to
-    the best fixed action. !none or !cap+reserve behind a name sets its safeguards. Default: all but
-    agents."""
+    greedy, planner-fitted, planner and lower-bound (these two in the simulator), agent or agents/NAME, with
+    @best-fixed to act relative to the best fixed action. !none or !cap+reserve behind a name sets its
+    safeguards. Default: all but agents."""
 
     workloads: Annotated[str, tyro.conf.arg(metavar="NAMES")] = "family"
     """family (held-out generated jobs), a scenario under envs/scenarios/ or its file, and with --platform

@@ -8,6 +8,7 @@ choose. In the simulator the candidates come from `siren.simulator.search`, whic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,11 +18,10 @@ from numpy.typing import NDArray
 
 from siren.errors import UsageError
 from siren.evaluation import seeds
-from siren.evaluation.episode import MAX_EPOCHS
 from siren.evaluation.jobs import EvaluationJob, JobInSimulator, JobInTwin, grid_of
 from siren.policies import FixedPolicy, Policy
 from siren.simulator.job import ActionGrid, FixedRuns, fixed_runs
-from siren.simulator.search import Arena, Outcomes, fixed_candidates
+from siren.simulator.search import Arena, fixed_candidates
 from siren.simulator.twin_jobs import loss_curve, rewind
 from siren.twin.twin import Twin
 from siren.types import Action
@@ -124,9 +124,8 @@ class Scouted:
         needed = np.median(np.stack([runs.needed_usd for runs in self.runs()]), axis=0)
         if not np.isfinite(needed.min()):
             raise UsageError(
-                f"no fixed action of {self.grid.costing.world.name} reaches the job's target within "
-                f"{MAX_EPOCHS if self.epochs.shape[1] == 1 else SCOUT_EPOCHS} epochs: choose other rules, "
-                "or an easier target_loss"
+                f"no fixed action in world {self.grid.costing.world.name} reaches the job's target in the "
+                "epochs that it is followed for: choose other rules, or an easier target_loss"
             )
         return float(needed.min())
 
@@ -134,18 +133,16 @@ class Scouted:
 def scout(job: EvaluationJob) -> Scouted:
     """Follows fixed counts without a budget."""
     if isinstance(job, JobInSimulator):
-        return _follow_means(job)
+        return _follow_draws(job)
     assert isinstance(job, JobInTwin)
     return _follow_runs(job)
 
 
-def _follow_means(job: JobInSimulator) -> Scouted:
-    """The expected loss of every count, in closed form."""
-    arena, spec = Arena(job.job), job.job.spec
-    lowest = spec.initial_loss - float(arena.mean_excess()[0, 0])
-    reached = arena.mean_excess() <= spec.target_loss - lowest
-    epochs = np.where(reached.any(axis=1), reached.argmax(axis=1), -1)
-    return Scouted(arena.grid, epochs[:, None].astype(np.int64))
+def _follow_draws(job: JobInSimulator) -> Scouted:
+    """Every count of the ladder, in the compiled simulator."""
+    arena = Arena(job.job)
+    epochs = arena.epochs_alone(seeds.scout_seeds())
+    return Scouted(arena.grid, np.where(epochs > 0, epochs, -1))
 
 
 def _follow_runs(job: JobInTwin) -> Scouted:
@@ -170,6 +167,30 @@ def _follow_runs(job: JobInTwin) -> Scouted:
     return Scouted(grid, epochs)
 
 
+@dataclass(frozen=True)
+class Trials:
+    """Episodes of one candidate; arrays are (seeds,).
+
+    Attributes:
+        success: Whether the target was reached.
+        elapsed_s, cost_usd: Of every episode.
+    """
+
+    success: NDArray[np.bool_]
+    elapsed_s: Floats
+    cost_usd: Floats
+
+    @property
+    def success_rate(self) -> float:
+        """Share of episodes that reached the target."""
+        return float(self.success.mean())
+
+    @property
+    def time_s(self) -> float:
+        """Mean time of successes; infinite without any."""
+        return float(self.elapsed_s[self.success].mean()) if self.success.any() else math.inf
+
+
 class Race:
     """Plays candidates of a case on the seeds that choose; every episode once.
 
@@ -188,7 +209,7 @@ class Race:
         """Candidates that were played."""
         return len(self._played)
 
-    def outcomes(self, candidate: Any, count: int) -> Outcomes:
+    def trials(self, candidate: Any, count: int) -> Trials:
         """The candidate on the first `count` seeds."""
         played = self._played.setdefault(candidate, [])
         policy = self._policy_of(candidate)
@@ -196,35 +217,35 @@ class Race:
             episode = self._case.episode(policy, seed)
             played.append((episode.success, episode.duration_s, float(episode.cost_usd)))
         success, elapsed_s, cost_usd = np.array(played[:count], np.float64).T
-        return Outcomes(success > 0, elapsed_s, cost_usd, np.nan)
+        return Trials(success > 0, elapsed_s, cost_usd)
 
     def best(
         self, candidates: Sequence[Candidate], rounds: Sequence[tuple[int, int]] = ROUNDS
-    ) -> tuple[Candidate, Outcomes]:
+    ) -> tuple[Candidate, Trials]:
         """The candidate of least failure-counted time, after rounds in which most leave."""
         left = list(candidates)
         for count, stay in rounds:
             if len(left) > stay:
-                ranks = ranked([self.outcomes(candidate, count) for candidate in left])
+                ranks = ranked([self.trials(candidate, count) for candidate in left])
                 left = [left[k] for k in ranks[:stay]]
-        outcomes = [self.outcomes(candidate, seeds.SELECT_COUNT) for candidate in left]
-        at = ranked(outcomes)[0]
-        return left[at], outcomes[at]
+        trials = [self.trials(candidate, seeds.SELECT_COUNT) for candidate in left]
+        at = ranked(trials)[0]
+        return left[at], trials[at]
 
 
-def ranked(outcomes: Sequence[Outcomes]) -> list[int]:
+def ranked(trials: Sequence[Trials]) -> list[int]:
     """Indices from best to worst by failure-counted time.
 
     A failure counts as `FAILURE` times the mean time of the fastest among the most reliable: those that
     fail at most once more often than the most reliable one.
     """
-    rates = np.array([o.success_rate for o in outcomes])
-    times = np.array([o.time_s for o in outcomes])
-    allowance = 1.01 / len(outcomes[0].success)
+    rates = np.array([t.success_rate for t in trials])
+    times = np.array([t.time_s for t in trials])
+    allowance = 1.01 / len(trials[0].success)
     failure_s = FAILURE * times[rates >= rates.max() - allowance].min()
     if not np.isfinite(failure_s):
-        return list(range(len(outcomes)))
-    counted = [np.where(o.success, o.elapsed_s, failure_s).mean() for o in outcomes]
+        return list(range(len(trials)))
+    counted = [np.where(t.success, t.elapsed_s, failure_s).mean() for t in trials]
     return [int(k) for k in np.argsort(counted, kind="stable")]
 
 
@@ -234,14 +255,14 @@ def best_fixed(case: Case) -> Baseline:
     proposed = propose(case)
     race = Race(case, FixedPolicy)
     first, _ = race.best(proposed)
-    action, outcomes = race.best(list(dict.fromkeys([first, *_near(case, first)])))
-    success = outcomes.success
+    action, trials = race.best(list(dict.fromkeys([first, *_near(case, first)])))
+    success = trials.success
     return Baseline(
         functions=action.functions,
         memory_mb=action.memory_mb,
-        success_rate=outcomes.success_rate,
-        time_s=outcomes.time_s if success.any() else _expected_s(case, action),
-        cost_usd=float(outcomes.cost_usd[success].mean() if success.any() else case.budget_usd),
+        success_rate=trials.success_rate,
+        time_s=trials.time_s if success.any() else _expected_s(case, action),
+        cost_usd=float(trials.cost_usd[success].mean() if success.any() else case.budget_usd),
         tried=race.tried,
     )
 
@@ -281,8 +302,9 @@ def _from_arena(case: Case) -> list[Action]:
     """The best of the whole grid in the compiled simulator, on the seeds that choose."""
     job = case.simulated
     arena = Arena(job, FAILURE * _fastest_s(case))
-    schedules = fixed_candidates(arena)
-    order = ranked(arena.play(schedules, seeds.select_seeds()))
+    schedules = fixed_candidates(arena, seeds.select_seeds())
+    played = arena.play(schedules, seeds.select_seeds())
+    order = ranked([Trials(o.success, o.elapsed_s, o.cost_usd) for o in played])
     places = [schedules[k].first for k in order[:CONFIRMED]]
     grid = arena.grid
     return list(
@@ -292,9 +314,10 @@ def _from_arena(case: Case) -> list[Action]:
 
 def _fastest_s(case: Case) -> float:
     """The least expected time of an action that fits the budget."""
-    runs = case.scouted.runs()[0]
-    fitting = np.where(runs.needed_usd <= float(case.budget_usd), runs.duration_s, np.inf)
-    return float(fitting.min() if np.isfinite(fitting.min()) else runs.duration_s.min())
+    runs = case.scouted.runs()
+    duration_s = np.median(np.stack([r.duration_s for r in runs]), axis=0)
+    needed_usd = np.median(np.stack([r.needed_usd for r in runs]), axis=0)
+    return float(duration_s[needed_usd <= float(case.budget_usd)].min())
 
 
 def _near(case: Case, action: Action) -> list[Action]:

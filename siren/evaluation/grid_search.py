@@ -3,7 +3,7 @@
 What a user does without knowing the job: one epoch from the initial model on each of a few counts of
 functions with about one vCPU, all at the same time, every dollar of them from the job's own budget.
 Then the whole job, from its start, on the count whose trial promised the earliest end that what is left
-can pay. The trials' models are thrown away.
+can pay. The trials' models are thrown away. They and the run share one cache, paid by the run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def play_grid_search(case: Case, seed: int) -> Episode:
     left_usd = case.budget_usd
     for action in _actions(case):
         trial = _played(case, action, seed, left_usd, max_epochs=1)
-        left_usd -= trial.cost_usd
+        left_usd -= trial.cost_usd - _cache_usd(trial)
         if trial.records:
             trials[action] = trial
     spent_s = max((trial.duration_s for trial in trials.values()), default=0.0)
@@ -38,6 +38,11 @@ def play_grid_search(case: Case, seed: int) -> Episode:
     cost_usd = case.budget_usd - left_usd + run.cost_usd
     duration_s = spent_s + run.duration_s
     return dataclasses.replace(run, duration_s=duration_s, cost_usd=cost_usd, budget_usd=case.budget_usd)
+
+
+def _cache_usd(trial: Episode) -> Decimal:
+    """What a trial was billed for its cache: one cache serves all of them and the run, which pays for it."""
+    return sum((record.status.bill["cache"] for record in trial.records), Decimal(0))
 
 
 def _actions(case: Case) -> list[Action]:

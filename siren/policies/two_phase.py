@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from siren.policies.base import JobView
+from siren.policies.base import JobView, affordable
 from siren.types import Action, Decision, EpochRecord
 
 
 class TwoPhasePolicy:
     """Runs `first` until the gap to the target is a share of the initial gap, and `second` from then on.
+
+    What the budget cannot pay becomes the nearest smaller action that it can.
 
     Args:
         first, second: The actions.
@@ -35,8 +37,8 @@ class TwoPhasePolicy:
         target = job.training.target_loss
         losses = [job.initial_loss, *(record.status.report.loss for record in history)]
         near = any(loss - target <= self.switch * (job.initial_loss - target) for loss in losses)
-        action = self.second if near else self.first
-        if job.plan(action) is None:
+        action = affordable(job, self.second if near else self.first)
+        if action is None:
             return None
         reason = f"phase {2 if near else 1} of two"
         return job.explain(Decision(action, reason), lambda action: math.nan)
