@@ -80,6 +80,9 @@ FIRST_SEED, FRESH_SEED = 10_000_000, 20_000_000
 PROBE_PUSHES = (60, 300)
 """Pushes of the epochs that tell the machine's speed."""
 
+PROBE_EPOCHS = 8
+"""Epochs that are probed, of either length four."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -232,7 +235,8 @@ class _Course:
         whole, settings = self._whole, self._settings
         pushes = int(whole.costing.job.pushes(self._usual.functions))
         few, more = (min(count, pushes) for count in PROBE_PUSHES)
-        if self._probe_is_too_slow(more / pushes):
+        self._epoch_s = self._guess_epoch_s()
+        if PROBE_EPOCHS * more / pushes * self._epoch_s > self._seconds:  # nothing can end a probe but itself
             return self._sampled(few / pushes)
         short_s, long_s = self._probe_s(few / pushes), self._probe_s(more / pushes)
         push_s = max(long_s - short_s, 0.0) / max(more - few, 1)
@@ -246,13 +250,11 @@ class _Course:
 
     def _sampled(self, fraction: float) -> tuple[Stage, StageSettings | None]:
         sampled = Stage(self._whole.workload, self._whole.costing, fraction)
+        self._epoch_s *= sampled.share
         return sampled, self._settings and dataclasses.replace(self._settings, fraction=fraction)
 
-    def _probe_is_too_slow(self, fraction: float) -> bool:
-        """Whether eight epochs of that share, which the probes are at most, would leave no time for more.
-
-        One gradient tells, since nothing can end a probe but itself.
-        """
+    def _guess_epoch_s(self) -> float:
+        """Real seconds of a whole epoch, from one gradient."""
         workload = self._whole.workload
         size = min(workload.spec.training.batch_size, self._whole.costing.job.dataset_samples)
         params, rows = workload.init(FIRST_SEED), np.arange(size, dtype=np.int64)
@@ -260,8 +262,7 @@ class _Course:
             workload.loss_and_grad(params, rows)
             began = time.monotonic()
             workload.loss_and_grad(params, rows)
-        gradient_s = time.monotonic() - began
-        return 8 * fraction * workload.samples / size * gradient_s > self._seconds
+        return (time.monotonic() - began) * workload.samples / size
 
     def _probe_s(self, fraction: float) -> float:
         """Real seconds of an epoch of that share of the samples, compiled."""
@@ -288,7 +289,12 @@ class _Course:
         shortest = min(len(curve.losses) for curve in curves)
         losses = np.mean([curve.losses[:shortest] for curve in curves], axis=0)
         epochs = expected_epochs(losses, stage.share, self._target, 3 * EPOCHS)
-        return float(losses[min(max(epochs, 3), shortest - 1)])
+        target = float(losses[min(max(epochs, 3), shortest - 1)])
+        if shortest > 1 and not target < losses[0]:
+            raise BudgetError(
+                f"the loss does not fall on a sub-sample with {n} functions: give a smaller learning rate"
+            )
+        return target
 
     def _climb(self, stage: Stage, pool: Workers) -> None:
         """Trains the ladder of counts, from the middle outwards, then more around the best ones."""
@@ -303,8 +309,8 @@ class _Course:
             counts = self._promising(stage)
         if not self._curves:
             raise BudgetError(
-                f"{self._seconds:g} s are too short to rehearse this job on this machine: "
-                "give --rehearse more seconds, or 0 for none"
+                f"{self._asked_s:g} s are too short to rehearse this job on this machine: "
+                "give a rehearsal more seconds"
             )
 
     def _curve_calls(self, counts: Sequence[int], seed: int, pool: Workers) -> Iterator[tuple[Any, ...]]:
@@ -342,8 +348,9 @@ class _Course:
         rows = list(dict.fromkeys(row for row, _ in self._ranked(grid, runs)))[:PROMISING]
         best = [int(grid.functions[row]) for row in rows]
         step = math.sqrt(LADDER_RATIO)
-        near = [round(best[0] / step), round(best[0] * step)]
-        return [*best, *(n for n in near if 1 <= n <= stage.most_functions and n not in best)]
+        near = {round(best[0] / step), round(best[0] * step)} - {*best}
+        fit = [n for n in sorted(near) if 1 <= n <= stage.most_functions]
+        return [*best, *(n for n in fit if not stage.costing.refusal(Action(n, self._memory_mb)))]
 
     def _fixed_runs(self, stage: Stage) -> tuple[ActionGrid, FixedRuns]:
         """What every count that was trained is expected to take at every memory size.

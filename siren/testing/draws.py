@@ -9,9 +9,22 @@ import random
 from collections.abc import Sequence
 from decimal import Decimal
 
+import numpy as np
+
 from siren.money.price_book import load_price_book
 from siren.money.pricer import Pricer
-from siren.policies import FixedPolicy, GreedyPolicy, JobView, Policy
+from siren.policies import (
+    AgentPolicy,
+    FixedPolicy,
+    GreedyPolicy,
+    JobView,
+    Policy,
+    Reference,
+    Safeguard,
+    Safety,
+)
+from siren.policies.network import Network
+from siren.simulator.observation import OBSERVATION_SIZE
 from siren.testing.tiny import tiny_workload
 from siren.twin.twin import job_of
 from siren.types import Action, BatchRule, ChannelKind, Decision, EpochRecord, UpdateRule
@@ -184,10 +197,28 @@ class RandomPolicy:
 
 
 def draw_policy(rng: random.Random, actions: Sequence[Action]) -> Policy:
-    """A greedy, a fixed or a random policy."""
+    """A greedy, a fixed, a learned or a random policy, half of them with safeguards."""
     kind = rng.random()
+    policy: Policy = RandomPolicy(rng)
     if kind < 0.2:
-        return GreedyPolicy()
-    if kind < 0.4:
-        return FixedPolicy(rng.choice(list(actions)))
-    return RandomPolicy(rng)
+        policy = GreedyPolicy()
+    elif kind < 0.4:
+        policy = FixedPolicy(rng.choice(list(actions)))
+    elif kind < 0.48:
+        policy = draw_agent(rng, actions)
+    if rng.random() < 0.5:
+        on = {field.name: rng.random() < 0.6 for field in dataclasses.fields(Safety)}
+        policy = Safeguard(policy, Safety(**on))
+    return policy
+
+
+def draw_agent(rng: random.Random, actions: Sequence[Action]) -> AgentPolicy:
+    """A linear policy of random weights, with a random reference or the one of the laws."""
+    numbers = np.random.default_rng(rng.getrandbits(32))
+    weight = numbers.normal(0.0, 0.5, (2, OBSERVATION_SIZE)).astype(np.float32)
+    network = Network({"mlp.0.weight": weight, "mlp.0.bias": numbers.normal(0.0, 0.5, 2).astype(np.float32)})
+    action = rng.choice(list(actions))
+    reference = Reference(
+        action.functions, action.memory_mb, 10 ** rng.uniform(-1, 4), 10 ** rng.uniform(-4, 2)
+    )
+    return AgentPolicy(network, "drawn", reference if rng.random() < 0.7 else None)
