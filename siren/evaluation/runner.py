@@ -6,16 +6,19 @@ returns depends on nothing but the task, so results are the same with any number
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from threadpoolctl import threadpool_limits
@@ -29,6 +32,9 @@ from siren.evaluation.seeds import report_seeds
 
 SEEDS_PER_TASK = 6
 """Episodes of a task, so that a killed evaluation loses little and cores end together."""
+
+TASKS_PER_WORKER = 3
+"""Tasks under way, so that no process waits for the next."""
 
 POLL_S = 0.5
 """How often the display is renewed while nothing ends."""
@@ -156,48 +162,77 @@ class Evaluation:
     def _run_there(self, missing: dict[int, list[Plays]], workers: int, watcher: Watcher) -> None:
         context = multiprocessing.get_context("spawn")  # numba's and BLAS's threads must not be forked
         others = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_become_worker)
-        try:
-            self._feed(pool, missing, watcher)
-        except BrokenProcessPool as error:
-            raise PlatformError(
-                "a process of the evaluation was killed, perhaps for want of memory: repeat the command to "
-                "go on, with --workers 1 if it happens again"
-            ) from error
-        except BaseException:
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with _interrupts_wait() as interrupted:
+            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_become_worker)
+            try:
+                self._feed(pool, missing, watcher, workers * TASKS_PER_WORKER, interrupted)
+            except BrokenProcessPool as error:
+                raise PlatformError(
+                    "a process of the evaluation was killed, perhaps for want of memory: repeat the command "
+                    "to go on, with --workers 1 if it happens again"
+                ) from error
+            except BaseException:
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
 
-    def _feed(self, pool: ProcessPoolExecutor, missing: dict[int, list[Plays]], watcher: Watcher) -> None:
-        """Cases are prepared in order; their episodes follow as soon as one is."""
-        pending: dict[Future[Any], Callable[[Any], None]] = {}
-
-        def submit_plays(number: int) -> None:
-            for task in missing[number]:
-                future = pool.submit(run_plays, task, self.cases[number], self._cache)
-                pending[future] = self._journal.add_results
-
-        def prepared(number: int) -> Callable[[CaseFacts], None]:
-            def take(facts: CaseFacts) -> None:
-                self._journal.add_facts(number, self.cases[number], facts)
-                submit_plays(number)
-
-            return take
-
+    def _feed(
+        self,
+        pool: ProcessPoolExecutor,
+        missing: dict[int, list[Plays]],
+        watcher: Watcher,
+        most: int,
+        interrupted: threading.Event,
+    ) -> None:
+        """Keeps `most` tasks under way: cases are prepared in order, and played as soon as one is."""
+        waiting: deque[int | Plays] = deque()
         for number, tasks in missing.items():
-            if tasks and number in self._journal.facts:
-                submit_plays(number)
+            if number in self._journal.facts:
+                waiting.extendleft(reversed(tasks))
             elif tasks:
-                future = pool.submit(prepare, self.cases[number], self._cache)
-                pending[future] = prepared(number)
-        while pending:
+                waiting.append(number)
+        pending: dict[Future[Any], int | Plays] = {}
+        while pending or waiting:
+            while waiting and len(pending) < most:
+                task = waiting.popleft()
+                pending[self._submit(pool, task)] = task
             done, _ = wait(pending, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             for future in done:
-                pending.pop(future)(future.result())
+                task = pending.pop(future)
+                if isinstance(task, Plays):
+                    self._journal.add_results(future.result())
+                else:
+                    self._journal.add_facts(task, self.cases[task], future.result())
+                    waiting.extendleft(reversed(missing[task]))
             self._tell(watcher)
+
+    def _submit(self, pool: ProcessPoolExecutor, task: int | Plays) -> Future[Any]:
+        if isinstance(task, Plays):
+            return pool.submit(run_plays, task, self.cases[task.number], self._cache)
+        return pool.submit(prepare, self.cases[task], self._cache)
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM set the event: raised anywhere, they may leave locks of the pool taken."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _become_worker() -> None:
