@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cma
 import numpy as np
 
 from siren.policies.reference import Reference
@@ -56,6 +55,8 @@ def search_linear(
     if (until - time.monotonic()) < LEAST_GENERATIONS * generation_s:
         return None
     size = len(INPUTS) + 1 + len(MEMORY_INPUTS) + 1
+    import cma  # here: it brings matplotlib and scipy.stats, two thirds of the start of every run
+
     options: dict[str, Any] = {"popsize": POPULATION, "seed": 1, "verbose": -9, "verb_log": 0}
     strategy = cma.CMAEvolutionStrategy(np.zeros(size), SIGMA, options)
     for generation in itertools.count():

@@ -181,6 +181,7 @@ def _tell(write: Callable[[int, bytes], int], descriptor: int, step: str) -> Non
 
 def _prepare() -> None:
     """Imports and compiles once what every child needs."""
+    import siren.run  # noqa: F401
     from siren.platforms.twin import TwinPlatform
     from siren.testing.platform import Subject
     from siren.testing.tiny import tiny_costing, tiny_workload
