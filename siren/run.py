@@ -18,7 +18,6 @@ from typing import Annotated, Any, TextIO
 import tyro
 from threadpoolctl import threadpool_limits
 
-from siren._roots import root_folder
 from siren.analysis.console import observer_for
 from siren.analysis.run_folder import RunFolder, new_run_path
 from siren.analysis.system import system_facts
@@ -49,7 +48,7 @@ from siren.policies import (
     Safety,
     parse_policy,
 )
-from siren.policies.agent import agent_digest, agent_folder
+from siren.policies.agent import absolute_agent, agent_digest
 from siren.rehearsal.job import RehearsedJob
 from siren.rehearsal.show import summary_line
 from siren.rehearsal.stage import Candidate
@@ -196,7 +195,7 @@ def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
         update={
             "workload": _reference(workload),
             "world": _absolute(settings.world),
-            "policy": _absolute_agent(settings.policy),
+            "policy": absolute_agent(settings.policy) if "/" in settings.policy else settings.policy,
             "notes": notes,
             "resolved": resolved_job(workload, world),
         }
@@ -422,14 +421,6 @@ def _resolved_agent(settings: RunSettings) -> dict[str, str]:
     elif not settings.choice and "/" not in settings.policy:
         return {}
     return {"agent": agent_digest(agent)} if agent else {}
-
-
-def _absolute_agent(policy: str) -> str:
-    """What `--policy` takes to find the same agent from any folder."""
-    if "/" not in policy:
-        return policy
-    folder = agent_folder(policy).resolve()
-    return policy if folder == (root_folder("agents") / folder.name).resolve() else str(folder)
 
 
 def _absolute(world: str) -> str:

@@ -10,9 +10,11 @@ from enum import IntEnum
 
 import numpy as np
 
-from siren.simulator.sampling import sample_jobs
-from siren.simulator.scenarios import Scenario
+from siren.simulator.job import SimulatedJob
 from siren.simulator.tables import Cell, Pool, pool_of
+
+Source = Callable[[int, list[int]], list[SimulatedJob]]
+"""So many jobs of a seed; it is sent to other processes. Equal seeds give equal jobs."""
 
 CHUNK = 50
 """Jobs that one seed stands for."""
@@ -29,13 +31,16 @@ class Part(IntEnum):
     TEST = 3
 
 
+_Task = tuple[Source, int, list[int]]
+
+
 def sample_pool(
-    scenario: Scenario, part: Part, seed: int, count: int, tell: Callable[[int], None] = lambda done: None
+    source: Source, part: Part, seed: int, count: int, tell: Callable[[int], None] = lambda done: None
 ) -> Pool:
     """Tables of `count` jobs; equal arguments give equal jobs, more jobs begin with the fewer.
 
     Args:
-        scenario: Their family.
+        source: Where they come from.
         part: What they are for.
         seed: Seed of the training; validation and test jobs are the same for every training of a
             family, so that agents can be compared, and take 0.
@@ -43,10 +48,10 @@ def sample_pool(
         tell: Called with the number of jobs that are ready.
 
     Raises:
-        UsageError: The scenario's ranges hold no job.
+        UsageError: The source finds no job.
     """
     sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
-    tasks = [(scenario, [int(part), seed, k], size) for k, size in enumerate(sizes)]
+    tasks = [(source, size, [int(part), seed, k]) for k, size in enumerate(sizes)]
     pools: list[Pool] = []
     for pool in _sampled(tasks):
         pools.append(pool)
@@ -54,7 +59,7 @@ def sample_pool(
     return joined(pools)
 
 
-def _sampled(tasks: Sequence[tuple[Scenario, list[int], int]]) -> Iterator[Pool]:
+def _sampled(tasks: Sequence[_Task]) -> Iterator[Pool]:
     processes = min(len(tasks), os.cpu_count() or 1)
     if len(tasks) < WORTH_PROCESSES or processes < 2:
         yield from map(_sample_chunk, tasks)
@@ -65,9 +70,9 @@ def _sampled(tasks: Sequence[tuple[Scenario, list[int], int]]) -> Iterator[Pool]
         yield from executor.map(_sample_chunk, tasks)
 
 
-def _sample_chunk(task: tuple[Scenario, list[int], int]) -> Pool:
-    scenario, seed, count = task
-    return pool_of(sample_jobs(scenario, count, seed))
+def _sample_chunk(task: _Task) -> Pool:
+    source, count, seed = task
+    return pool_of(source(count, seed))
 
 
 def joined(pools: Sequence[Pool]) -> Pool:

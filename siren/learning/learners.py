@@ -68,6 +68,46 @@ def make_learner(recipe: Recipe, env: VecEnv, seed: int) -> OnPolicyAlgorithm:
     return learner
 
 
+def give_network(learner: OnPolicyAlgorithm, network: Network) -> None:
+    """Makes a network the learner's actor; the critic stays as it is.
+
+    Args:
+        learner: One without a memory.
+        network: See `network_of`.
+
+    Raises:
+        AgentError: It has other layers than the learner.
+    """
+    layers = _layers(learner)
+    own = {name: tuple(tensor.shape) for name, tensor in network.tensors.items() if name != "hold"}
+    if isinstance(learner, RecurrentPPO) or own != {
+        name: tuple(parameter.shape) for name, parameter in layers.items()
+    }:
+        raise AgentError(
+            "the network that training is to start from has other layers than the recipe's, or a memory: "
+            "start from another agent, or correct [network] in the recipe"
+        )
+    with torch.no_grad():
+        for name, parameter in layers.items():
+            parameter.copy_(torch.from_numpy(network.tensors[name]))
+
+
+def _layers(learner: BaseAlgorithm) -> dict[str, torch.Tensor]:
+    """The linear layers of the actor by their names in a `Network`."""
+    policy: Any = learner.policy
+    linear = [layer for layer in policy.mlp_extractor.policy_net if isinstance(layer, torch.nn.Linear)]
+    layers = enumerate([*linear, policy.action_net])
+    return {f"mlp.{k}.{part}": getattr(layer, part) for k, layer in layers for part in ("weight", "bias")}
+
+
+def freeze_actor(learner: BaseAlgorithm, frozen: bool) -> None:
+    """Whether the actor keeps its weights while the critic learns."""
+    policy: Any = learner.policy
+    for parameter in (*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()):
+        parameter.requires_grad_(not frozen)
+    policy.log_std.requires_grad_(not frozen)
+
+
 def save_learner(learner: BaseAlgorithm) -> bytes:
     """The learner as a zip of Stable-Baselines3."""
     buffer = io.BytesIO()
@@ -104,10 +144,7 @@ def network_of(learner: BaseAlgorithm, hold: tuple[float, float] = (0.0, 0.0)) -
         hold: See `siren.policies.network.held`; zeros hold nothing.
     """
     policy: Any = learner.policy
-    linear = [layer for layer in policy.mlp_extractor.policy_net if isinstance(layer, torch.nn.Linear)]
-    tensors: dict[str, NDArray[Any]] = {}
-    for k, layer in enumerate([*linear, policy.action_net]):
-        tensors[f"mlp.{k}.weight"], tensors[f"mlp.{k}.bias"] = _array(layer.weight), _array(layer.bias)
+    tensors: dict[str, NDArray[Any]] = {name: _array(tensor) for name, tensor in _layers(learner).items()}
     if isinstance(learner, RecurrentPPO):
         cell = policy.lstm_actor
         tensors["lstm.weight_ih"], tensors["lstm.weight_hh"] = (

@@ -65,6 +65,8 @@ class OptimiserSection(_Section):
         clip: Clip range of PPO's probability ratio.
         entropy, value: Weights of the entropy and of the critic's error in the loss.
         gradient_norm: Norm at which gradients are cut.
+        warm_up: Steps at the start during which the critic learns alone: one that knows nothing of what the
+            actor can do would spoil it.
     """
 
     environments: _Count = 512
@@ -79,6 +81,7 @@ class OptimiserSection(_Section):
     entropy: Annotated[float, Field(ge=0)] = 0.0
     value: _Positive = 0.5
     gradient_norm: _Positive = 0.5
+    warm_up: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _whole_minibatches(self) -> Self:
@@ -107,6 +110,19 @@ class EvaluationSection(_Section):
     repeats: _Count = 4
 
 
+class RunsSection(_Section):
+    """How recorded runs are learned from; the jobs fitted to them lie beside the recipe.
+
+    Attributes:
+        share: Of the training and the validation jobs, how many are drawn around the recorded ones; the
+            others are of the scenario, against forgetting.
+        spread: See `siren.learning.neighbourhood.Neighbourhood`.
+    """
+
+    share: _Share = 0.5
+    spread: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+
 class Recipe(_Section):
     """Everything that decides which policy a training makes.
 
@@ -114,17 +130,20 @@ class Recipe(_Section):
         scenario: The family of jobs: a name under `envs/scenarios/`, or the path of a file.
         observation: What the agent sees.
         algorithm: How it learns.
+        start: The agent whose weights training starts from, by name or path; empty for the reference action.
         steps: Simulated epochs to learn from, at least; the last rollout is finished.
         seed: Of the jobs, their noise, the initial weights and the actions.
         jobs: Training jobs.
         failure_ratio: Reference times that a failure counts for, see `FailureReturn`; the paper's reward,
             which comes with its observation, has a constant of its own.
         network, optimiser, evaluation: See there.
+        runs: How recorded runs are learned from; None if none are.
     """
 
     scenario: str = "family-2026"
     observation: Literal["default", "siren"] = "default"
     algorithm: Algorithm = Algorithm.PPO
+    start: str = ""
     steps: _Count = 4_000_000
     seed: Annotated[int, Field(ge=0)] = 0
     jobs: _Count = 2000
@@ -132,10 +151,11 @@ class Recipe(_Section):
     network: NetworkSection = NetworkSection()
     optimiser: OptimiserSection = OptimiserSection()
     evaluation: EvaluationSection = EvaluationSection()
+    runs: RunsSection | None = None
 
     def to_toml(self) -> str:
         """The recipe as `load_recipe` reads it."""
-        table = self.model_dump(mode="json")
+        table = self.model_dump(mode="json", exclude_none=True)
         plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
         lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
         for name, section in table.items():
@@ -148,6 +168,17 @@ class Recipe(_Section):
         return "\n".join(lines) + "\n"
 
 
+FINE_TUNING = Recipe(
+    steps=1_000_000,
+    jobs=800,
+    network=NetworkSection(log_std=-2.0),
+    optimiser=OptimiserSection(environments=128, learning_rate=3e-4, warm_up=100_000),
+    evaluation=EvaluationSection(every=100_000),
+    runs=RunsSection(),
+)
+"""The recipe for recorded runs; its network is that of the agent it starts from."""
+
+
 def recipe_names() -> list[str]:
     """Agents that ship with their recipe, sorted."""
     try:
@@ -157,21 +188,34 @@ def recipe_names() -> list[str]:
     return sorted(path.parent.name for path in folder.glob(f"*/{RECIPE}"))
 
 
-def load_recipe(name: str) -> Recipe:
-    """The recipe of that shipped agent, or in that file.
+def recipe_path(name: str) -> Path:
+    """The file of the recipe of that shipped agent, or that file.
 
     Args:
         name: A name under `agents/`, or the path of a `.toml` file.
 
     Raises:
         UnknownNameError: No such shipped agent.
-        UsageError: The file cannot be read or breaks the schema.
     """
     path = Path(name)
-    if path.suffix != ".toml":
-        if name not in recipe_names():
-            raise UnknownNameError("recipe", name, recipe_names())
-        path = root_folder("agents") / name / RECIPE
+    if path.suffix == ".toml":
+        return path
+    if name not in recipe_names():
+        raise UnknownNameError("recipe", name, recipe_names())
+    return root_folder("agents") / name / RECIPE
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe of that shipped agent, or in that file.
+
+    Args:
+        name: See `recipe_path`.
+
+    Raises:
+        UnknownNameError: No such shipped agent.
+        UsageError: The file cannot be read or breaks the schema.
+    """
+    path = recipe_path(name)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -12,17 +12,29 @@ from siren.analysis.figures import BLUE, GREEN, INK, ORANGE, styled_figure
 from siren.errors import MissingExtraError
 from siren.learning.episodes import FAILURE_RATIO, Comparison
 from siren.learning.jobs import Part
+from siren.learning.neighbourhood import FITTED, FittedJob
 from siren.learning.recipe import RECIPE, Algorithm, Recipe
 from siren.learning.record import CHECKPOINT, EVALUATIONS, Evaluation, Record
-from siren.learning.training import Judge, save_agent
-from siren.simulator.tables import Pool
+from siren.learning.training import Jobs, Judge, save_agent, start_network
+from siren.policies.network import Network
 
 CARD, CURVE = "CARD.md", "learning_curve.png"
 _SIZE_INCHES = (11.0, 4.6)
 
 
+BEFORE = "{}, before"
+"""The row of the agent that training started from."""
+
+FAMILY, NEAR = "all jobs", "near the runs"
+
+
 def write_card(
-    folder: Path, recipe: Recipe, record: Record, found: Mapping[str, Comparison], facts: Mapping[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    record: Record,
+    found: Mapping[str, Comparison],
+    facts: Mapping[str, Any],
+    fitted: Sequence[FittedJob] = (),
 ) -> None:
     """Writes `CARD.md`.
 
@@ -32,6 +44,7 @@ def write_card(
         record: How it went.
         found: The kept policy on the test jobs, by group of jobs; "all jobs" is one.
         facts: See `siren.analysis.system.system_facts`.
+        fitted: The recorded jobs that it learned from.
     """
     best = record.best_evaluation
     rows = [
@@ -51,10 +64,10 @@ A policy that chooses, before every epoch of a job, how many functions run it an
 
 ## Training
 
-* Jobs: {recipe.jobs:,} of the randomised family `{Path(recipe.scenario).stem}`, seed {recipe.seed}.
+* Jobs: {_jobs(recipe, fitted)}, seed {recipe.seed}.
 * {record.steps:,} simulated epochs in {record.seconds / 60:.1f} minutes. The policy after {best.steps:,} of
   them is kept: it was the fastest on {recipe.evaluation.jobs} validation jobs (speed-up {best.speedup:.3f})
-  of those evaluated during training that succeeded no less often than the reference action. The zero action,
+  of those evaluated during training that succeeded no less often than the reference action. {_start(recipe)},
   from which training starts, is among the candidates.
 * Again: `python -m siren.train_agent --recipe {RECIPE} --out NEW_FOLDER` gives the same policy on the same
   machine and versions ({versions};
@@ -68,7 +81,7 @@ neither to train nor to choose; simulated, not real, training. Speed-up is the g
 the failure-counted time of the reference action over that of the agent, with a 95% bootstrap interval over
 jobs; a failure counts as {FAILURE_RATIO:g} reference times, budgets are never exceeded. The reference action
 is the best fixed (n, m) in expectation that fits the budget, with n off by what a rehearsal leaves open.
-
+{_near(recipe, fitted)}
 | jobs | count | speed-up | success | of the reference | time / T_ref | of the reference |
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
@@ -81,6 +94,31 @@ is the best fixed (n, m) in expectation that fits the budget, with n off by what
 * Jobs outside the ranges of the scenario file were never seen.
 """
     Disk().replace(folder / CARD, text.encode())
+
+
+def _jobs(recipe: Recipe, fitted: Sequence[FittedJob]) -> str:
+    family = f"of the randomised family `{Path(recipe.scenario).stem}`"
+    if recipe.runs is None:
+        return f"{recipe.jobs:,} {family}"
+    names = ", ".join(f"`{name}`" for job in fitted for name in job.runs)
+    return (
+        f"{recipe.jobs:,}, {recipe.runs.share:.0%} of them drawn around {len(fitted)} recorded "
+        f"{'job' if len(fitted) == 1 else 'jobs'} and the others {family}.\n  The runs: {names}; what was "
+        f"fitted to them is in `{FITTED}`"
+    )
+
+
+def _start(recipe: Recipe) -> str:
+    return f"The agent `{Path(recipe.start).name}`" if recipe.start else "The zero action"
+
+
+def _near(recipe: Recipe, fitted: Sequence[FittedJob]) -> str:
+    lines = []
+    if recipe.start:
+        lines.append(f'Rows "before" are of `{Path(recipe.start).name}`, from which training started.\n')
+    if fitted:
+        lines.append(f'Rows "{NEAR}" are of as many jobs drawn around the recorded ones, kept for this.\n')
+    return "".join(lines)
 
 
 def _scale(recipe: Recipe) -> str:
@@ -148,25 +186,31 @@ def draw_curve(folder: Path, evaluations: Sequence[Evaluation]) -> None:
 
 
 def finish(
-    recipe: Recipe, folder: Path, test: Pool, record: Record, facts: Mapping[str, Any]
+    recipe: Recipe,
+    folder: Path,
+    jobs: Jobs,
+    record: Record,
+    facts: Mapping[str, Any],
+    fitted: Sequence[FittedJob] = (),
 ) -> tuple[dict[str, Comparison], list[str]]:
     """Measures the kept policy on the test jobs and completes the agent folder.
 
     Args:
         recipe: What was trained.
         folder: The agent folder.
-        test: The test jobs.
+        jobs: See `sample_training`.
         record: How the training went.
         facts: See `siren.analysis.system.system_facts`.
+        fitted: The recorded jobs that it learned from.
 
     Returns:
         (the measurement by group of jobs, what the user should be told).
     """
     assert record.best is not None
-    found = dict(Judge(recipe, test, Part.TEST).compare_by_rule(record.best))
-    measured = {"validation_speedup": record.best_evaluation.speedup, "test": asdict(found["all jobs"])}
+    found = _measure(recipe, jobs, record.best)
+    measured = {"validation_speedup": record.best_evaluation.speedup, "test": asdict(found[FAMILY])}
     save_agent(folder, recipe, record.best, measured)
-    write_card(folder, recipe, record, found, facts)
+    write_card(folder, recipe, record, found, facts, fitted)
     notes = []
     try:
         draw_curve(folder, record.evaluations)
@@ -174,3 +218,17 @@ def finish(
         notes.append(f"no {CURVE}: {error}")
     Disk().remove(folder / CHECKPOINT)
     return found, notes
+
+
+def _measure(recipe: Recipe, jobs: Jobs, network: Network) -> dict[str, Comparison]:
+    """A network, and the one that training started from, on the test jobs by group of jobs."""
+    family, start = Judge(recipe, jobs.test, Part.TEST), start_network(recipe) if recipe.start else None
+    found = dict(family.compare_by_rule(network))
+    if start:
+        found[BEFORE.format(FAMILY)] = family.compare(start)
+    if jobs.near:
+        near = Judge(recipe, jobs.near, Part.TEST)
+        found[NEAR] = near.compare(network)
+        if start:
+            found[BEFORE.format(NEAR)] = near.compare(start)
+    return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,13 +22,23 @@ from siren.learning.episodes import (
     play,
     play_reference,
 )
-from siren.learning.jobs import Part, sample_pool
-from siren.learning.learners import load_learner, make_learner, network_of, save_learner
+from siren.learning.jobs import Part, Source, joined, sample_pool
+from siren.learning.learners import (
+    freeze_actor,
+    give_network,
+    load_learner,
+    make_learner,
+    network_of,
+    save_learner,
+)
+from siren.learning.neighbourhood import FittedJob, Neighbourhood
 from siren.learning.recipe import Recipe
 from siren.learning.record import Checkpoint, Evaluation, Record, write_checkpoint, write_evaluations
 from siren.learning.wrappers import SCALING, FailureReturn, HeldActions, ScaledState, scaled
-from siren.policies.network import Network, Spaces, save_network
+from siren.policies.agent import agent_folder
+from siren.policies.network import Network, Spaces, load_network, save_network
 from siren.simulator.observation import SIREN_NAMES
+from siren.simulator.sampling import sample_jobs
 from siren.simulator.scenarios import load_scenario
 from siren.simulator.tables import Fact, Pool
 from siren.simulator.vector import HspVecEnv
@@ -86,32 +97,72 @@ class Display(Protocol):
 
 @dataclass(frozen=True)
 class Jobs:
-    """Jobs of a training, as tables; see `Part`."""
+    """Jobs of a training, as tables; see `Part`.
+
+    Attributes:
+        training, validation: Of the family and, in the share of the recipe, near recorded runs.
+        test: Of the family.
+        near: Test jobs near recorded runs; None if there are none.
+    """
 
     training: Pool
     validation: Pool
     test: Pool
+    near: Pool | None = None
 
 
-def sample_training(recipe: Recipe, display: Display) -> Jobs:
+def sample_training(recipe: Recipe, display: Display, fitted: Sequence[FittedJob] = ()) -> Jobs:
     """Samples the jobs of a recipe.
 
+    Args:
+        recipe: How many of what.
+        display: Shows the progress.
+        fitted: The recorded jobs; those of a recipe without `runs` are none.
+
     Raises:
-        SirenError: The scenario does not exist, or holds no job.
+        SirenError: The scenario does not exist, or holds no job, or none is near the recorded ones.
     """
     scenario, wanted = load_scenario(recipe.scenario), recipe.evaluation
+    family: Source = functools.partial(sample_jobs, scenario)
 
-    def sampled(part: Part, seed: int, count: int) -> Pool:
+    def sampled(source: Source, part: Part, seed: int, count: int, what: str = "") -> Pool:
         def tell(done: int) -> None:
-            display.sampled(part.name.lower(), done, count)
+            display.sampled(f"{part.name.lower()}{what}", done, count)
 
-        return sample_pool(scenario, part, seed, count, tell)
+        return sample_pool(source, part, seed, count, tell)
+
+    if recipe.runs is None:
+        return Jobs(
+            sampled(family, Part.TRAINING, recipe.seed, recipe.jobs),
+            sampled(family, Part.VALIDATION, 0, wanted.jobs),
+            sampled(family, Part.TEST, 0, wanted.test_jobs),
+        )
+    share, near = recipe.runs.share, Neighbourhood(tuple(fitted), scenario.goal, recipe.runs.spread)
+
+    def mixed(part: Part, seed: int, count: int) -> Pool:
+        around = round(share * count)
+        pools = [
+            sampled(source, part, seed, some, what)
+            for source, some, what in ((family, count - around, ""), (near, around, " (near the runs)"))
+            if some
+        ]
+        return joined(pools)
 
     return Jobs(
-        sampled(Part.TRAINING, recipe.seed, recipe.jobs),
-        sampled(Part.VALIDATION, 0, wanted.jobs),
-        sampled(Part.TEST, 0, wanted.test_jobs),
+        mixed(Part.TRAINING, recipe.seed, recipe.jobs),
+        mixed(Part.VALIDATION, 0, wanted.jobs),
+        sampled(family, Part.TEST, 0, wanted.test_jobs),
+        sampled(near, Part.TEST, 0, wanted.test_jobs, " (near the runs)"),
     )
+
+
+def start_network(recipe: Recipe) -> Network:
+    """The network that a recipe's training starts from.
+
+    Raises:
+        UnknownNameError, AgentError: See `AgentPolicy.load`.
+    """
+    return load_network(agent_folder(recipe.start))[0]
 
 
 def make_environment(recipe: Recipe, pool: Pool, seed: int) -> VecEnv:
@@ -189,6 +240,8 @@ def train(
     learner = make_learner(recipe, make_environment(recipe, jobs.training, seed), seed)
     if resumed:
         load_learner(learner, resumed.learner, record.steps)
+    elif recipe.start:
+        give_network(learner, start_network(recipe))
     learner.set_logger(Logger(str(folder), [TensorBoardOutputFormat(str(folder / TENSORBOARD))]))
     judge = Judge(recipe, jobs.validation, Part.VALIDATION)
     course = _Course(recipe, folder, judge, record, display)
@@ -221,6 +274,8 @@ class _Course(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
+        if self._recipe.optimiser.warm_up:
+            freeze_actor(self.model, self.num_timesteps < self._recipe.optimiser.warm_up)
         done = [evaluation.steps for evaluation in self._record.evaluations]
         if not done or self.num_timesteps >= done[-1] + self._recipe.evaluation.every:
             self.evaluate()

@@ -154,3 +154,14 @@ def agent_folder(name: str) -> Path:
     if path.parent.name in ("", "agents") and (folder / "policy.json").is_file():
         return folder
     raise UnknownNameError("agent", path.name, agent_names())
+
+
+def absolute_agent(name: str) -> str:
+    """What names the same agent from any folder: `agents/NAME` if it ships, else its absolute path.
+
+    Raises:
+        UnknownNameError: There is no such agent.
+    """
+    folder = agent_folder(name).resolve()
+    shipped = (root_folder("agents") / folder.name).resolve()
+    return f"agents/{folder.name}" if folder == shipped else str(folder)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from siren.errors import AgentError
 from siren.simulator.observation import NAMES
@@ -97,6 +97,19 @@ class Network:
     def inputs(self) -> int:
         """Length of an observation."""
         return int((self._lstm[0] if self._lstm else self._layers[0][0]).shape[1])
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Units of its hidden layers."""
+        return tuple(len(bias) for _, bias in self._layers[:-1])
+
+    @property
+    def hold(self) -> tuple[float, float]:
+        """See `held`; zeros hold nothing."""
+        if self._hold is None:
+            return 0.0, 0.0
+        functions, memory = np.round(self._hold.astype(np.float64), 6).tolist()
+        return functions, memory
 
     @property
     def recurrent(self) -> bool:
@@ -194,7 +207,7 @@ def _layers_of(tensors: Mapping[str, NDArray[Any]]) -> list[tuple[Singles, Singl
 
 
 def save_network(folder: Path, network: Network, spaces: Spaces, facts: Mapping[str, Any]) -> None:
-    """Writes `policy.safetensors` and `policy.json`.
+    """Writes `policy.safetensors` and `policy.json`, each whole or not at all.
 
     Args:
         folder: The agent folder; made if it does not exist.
@@ -203,9 +216,18 @@ def save_network(folder: Path, network: Network, spaces: Spaces, facts: Mapping[
         facts: Anything else worth knowing of the training, JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(network.tensors, folder / WEIGHTS)
     meta = {"format": FORMAT, "spaces": asdict(spaces), **facts}
-    (folder / META).write_text(json.dumps(meta, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _replace(folder / WEIGHTS, save(network.tensors))
+    _replace(folder / META, (json.dumps(meta, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from siren import __version__
 from siren.errors import DatasetError
 from siren.rehearsal.rehearse import Rehearsal
+from siren.twin.twin import job_of
 from siren.workloads.datasets.cache import cache_folder, write_atomically
 from siren.workloads.workload import Workload
 from siren.worlds import World
@@ -30,9 +32,13 @@ def to_json(rehearsal: Rehearsal) -> dict[str, Any]:
 
 
 def resolved_job(workload: Workload, world: World) -> dict[str, Any]:
-    """Everything that decides a job's course: its workload, its `model.py`, and its world, as JSON."""
+    """Everything that decides a job's course: its workload, its `model.py`, and its world, as JSON.
+
+    `job` is the workload as the laws see it, sizes of model and data included.
+    """
     return {
         "workload": workload.spec.model_dump(mode="json"),
+        "job": asdict(job_of(workload)),
         "world": world.model_dump(mode="json"),
         "model.py": hashlib.sha256((workload.folder / "model.py").read_bytes()).hexdigest(),
     }

@@ -20,7 +20,7 @@ from siren.simulator.job import (
     mean_losses,
 )
 from siren.simulator.quadratic import Quadratic
-from siren.simulator.scenarios import FittedRanges, QuadraticRanges, Scenario, weighted
+from siren.simulator.scenarios import FittedRanges, GoalRanges, QuadraticRanges, Range, Scenario, weighted
 from siren.types import BatchRule, ChannelKind, UpdateRule
 from siren.worlds import World, load_world
 from siren.worlds.costing import Costing
@@ -126,7 +126,8 @@ def _attempt(scenario: Scenario, rng: np.random.Generator, world: str | None) ->
     best = 0.0 if isinstance(dynamics, SpotDnn) else float(excess[:, -LOOK_AHEAD // 4 :].mean(axis=1).min())
     target = best + gap
     runs = fixed_runs(grid, excess, target)
-    spec = _goal(scenario, rng, grid, runs, (initial, initial - 1.0 + target))
+    losses = initial, initial - 1.0 + target
+    spec = goal_of(scenario.goal, scenario.convergence.epochs, rng, grid, runs, losses)
     return None if spec is None else SimulatedJob(spec, dynamics)
 
 
@@ -189,20 +190,33 @@ def _draw_dynamics(
     return SpotDnn(0.0, 0.0, scale, 1.0, lowest, ranges.noise.draw(rng))
 
 
-def _goal(
-    scenario: Scenario,
+def goal_of(
+    goal: GoalRanges,
+    epochs: Range,
     rng: np.random.Generator,
     grid: ActionGrid,
     runs: FixedRuns,
     losses: tuple[float, float],
 ) -> EpisodeSpec | None:
-    """Budget and reference of a job with these (initial, target) losses; None if it is no good."""
-    ratio, wrong = scenario.goal.budget_ratio.draw(rng), scenario.goal.reference_noise.draw(rng)
+    """Draws the budget and the reference of a job.
+
+    Args:
+        goal: Where they are drawn from.
+        epochs: What the cheapest fixed action must take.
+        rng: Source of all choices.
+        grid: The job's actions.
+        runs: What each fixed action takes.
+        losses: (initial, target).
+
+    Returns:
+        None if no fixed action finishes the job in so many epochs.
+    """
+    ratio, wrong = goal.budget_ratio.draw(rng), goal.reference_noise.draw(rng)
     shift = wrong * rng.standard_normal()
     cheapest = np.unravel_index(np.argmin(runs.needed_usd), runs.needed_usd.shape)
     if not np.isfinite(runs.needed_usd[cheapest]):
         return None
-    if not scenario.convergence.epochs.low <= runs.epochs[cheapest[0]] <= scenario.convergence.epochs.high:
+    if not epochs.low <= runs.epochs[cheapest[0]] <= epochs.high:
         return None
     budget_usd = float(ratio * runs.needed_usd[cheapest])
     affordable = np.where(runs.needed_usd <= budget_usd, runs.duration_s, np.inf)

@@ -10,11 +10,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from siren._roots import root_folder
 from siren.errors import ActionError, UnknownNameError, WorldError
 from siren.types import Action, ChannelKind
+
+RESOLVED = {"resolved": True}
+"""Context of pydantic in which a world is read as `World.model_dump` wrote it: numbers alone."""
 
 
 class _Section(BaseModel):
@@ -24,7 +27,9 @@ class _Section(BaseModel):
 def _quantity(unit: str) -> BeforeValidator:
     """A validator that takes the value out of a `{ value, unit, source, date }` table."""
 
-    def value(table: Any) -> Any:
+    def value(table: Any, info: ValidationInfo) -> Any:
+        if info.context == RESOLVED:
+            return table
         if not isinstance(table, dict) or set(table) != {"value", "unit", "source", "date"}:
             raise ValueError('must be a table { value, unit = "' + unit + '", source, date }')
         if table["unit"] != unit:
