@@ -155,6 +155,8 @@ def figure(rows: Sequence[Row], path: Path) -> None:
     settings = list(dict.fromkeys(_setting(row) for row in rows))
     policies = list(dict.fromkeys(row["policy"] for row in rows))
     with styled_figure(path, (max(7.0, 4.2 * len(settings)), 6.4)) as drawn:
+        from matplotlib.ticker import LogLocator, NullFormatter  # there if the figure is
+
         axes = drawn.subplots(2, len(settings), squeeze=False, sharex="col")
         for column, setting in enumerate(settings):
             upper, lower = axes[0][column], axes[1][column]
@@ -163,6 +165,7 @@ def figure(rows: Sequence[Row], path: Path) -> None:
                 style = {
                     "color": RUN_COLOURS[k % len(RUN_COLOURS)],
                     "marker": "osD^vPX*"[k % 8],
+                    "linestyle": "-" if k < len(RUN_COLOURS) else "--",
                     "label": policy,
                     "markersize": 4,
                     "linewidth": 1.2,
@@ -171,14 +174,17 @@ def figure(rows: Sequence[Row], path: Path) -> None:
                 _line(lower, own, "success_rate", k, style)
             upper.set_title(setting, fontsize=8)
             upper.set_yscale("log")
+            upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            upper.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            upper.yaxis.set_minor_formatter(NullFormatter())
             upper.axhline(1.0, color="black", linewidth=0.6)
             lower.set_ylim(-0.03, 1.03)
             lower.set_xlabel("budget / cheapest fixed budget")
-        axes[0][0].set_ylabel("failure-counted time / best fixed")
+        axes[0][0].set_ylabel("time / best fixed")
         axes[1][0].set_ylabel("success rate")
         handles, labels = axes[0][0].get_legend_handles_labels()
         drawn.subplots_adjust(
-            right=1 - 1.7 / drawn.get_figwidth(), left=0.9 / drawn.get_figwidth(), wspace=0.3
+            right=1 - 1.9 / drawn.get_figwidth(), left=0.9 / drawn.get_figwidth(), wspace=0.3
         )
         drawn.legend(handles, labels, loc="center right", fontsize=8)
 
