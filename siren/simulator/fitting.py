@@ -324,6 +324,9 @@ def fit(law: Law, setting: Setting, traces: Sequence[Trace]) -> Floats:
 def fit_quadratic(traces: Sequence[Trace], setting: Setting) -> Quadratic:
     """The noisy quadratic model of a job; its lowest loss is the initial one less `excess`.
 
+    Where the batch follows n, the exponent of the rate in the batch is free: it predicts other n better
+    (docs/convergence.md).
+
     Args:
         traces: What was seen; more than one n tells noise and staleness apart.
         setting: The job.
@@ -331,7 +334,7 @@ def fit_quadratic(traces: Sequence[Trace], setting: Setting) -> Quadratic:
     Raises:
         UsageError: No trace has an epoch with a finite loss.
     """
-    law = QuadraticLaw(setting)
+    law = QuadraticLaw(setting, free_batch=np.ptp(setting.batch) > 0)
     x = fit(law, setting, traces)
     initial = float(np.mean([trace.losses[0] for trace in traces]))
     return law.model(x, initial - lowest_loss(x, traces))
