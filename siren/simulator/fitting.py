@@ -334,7 +334,7 @@ def fit_quadratic(traces: Sequence[Trace], setting: Setting) -> Quadratic:
     Raises:
         UsageError: No trace has an epoch with a finite loss.
     """
-    law = QuadraticLaw(setting, free_batch=np.ptp(setting.batch) > 0)
+    law = QuadraticLaw(setting, free_batch=bool(np.ptp(setting.batch) > 0))
     x = fit(law, setting, traces)
     initial = float(np.mean([trace.losses[0] for trace in traces]))
     return law.model(x, initial - lowest_loss(x, traces))
