@@ -6,7 +6,8 @@ Four safeguards, each of which can be turned off to measure what it does:
   does. (That nothing is ever overspent is the ledger's work, not this.)
 * `reserve`: an action after which the job could not be finished any more, although it can be now,
   becomes the thriftiest one.
-* `back_off`: after the loss rose sharply, at most half of the functions that raised it run.
+* `back_off`: after the loss rose sharply, at most half of the functions that raised it run, and no
+  more than that until it is back.
 * `roll_back`: a model whose loss is not finite, or explodes, is set back to the best one (by
   `siren.loop.JobLoop`); never after an ordinary rise, which hurt in every test (facts/scheduling.md).
 """
@@ -124,7 +125,8 @@ class Safeguard:
         allowed = SHARP_RISE * max(self._job.initial_loss - self._job.training.target_loss, 0.0)
         if losses[-1] <= best + allowed:
             return decision
-        most = max(1, int(history[-1].status.report.action.functions * BACK_OFF))
+        share = 1.0 if losses[-1] < losses[-2] else BACK_OFF
+        most = max(1, int(history[-1].status.report.action.functions * share))
         if decision.action.functions <= most:
             return decision
         action = Action(most, decision.action.memory_mb)

@@ -155,6 +155,7 @@ def test_what_is_thrifty_does_not_depend_on_what_is_warm():
     ("past", "most"),
     [
         (((16, 0.8), (16, 1.3)), 8),
+        (((16, 0.8), (16, 1.6), (8, 1.4)), 8),  # high still, and falling
         (((16, 0.8), (5, 1.3)), 2),
         (((16, 0.8), (1, 1.3)), 1),
         (((16, 0.8), (16, math.nan)), 8),
