@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from siren.analysis._disk import Disk
@@ -23,16 +22,11 @@ from siren.worlds.laws import Job
 from siren.worlds.refit import Scales, scaled
 from siren.worlds.world import RESOLVED, World
 
-Floats = NDArray[np.float64]
-
 FITTED = "fitted_jobs.json"
 """Name of the fitted jobs in an agent folder."""
 
 TIME_SPREAD = 0.2
 """Standard deviation of the logarithm of compute times: as far as provider and machine vary."""
-
-LEAST_GAP = 0.004
-"""Least distance of targets from the best reachable loss, per initial excess: the family's."""
 
 EPOCHS = Range(low=1, high=LOOK_AHEAD, scale="linear")
 """What the cheapest fixed action may take."""
@@ -47,7 +41,9 @@ class FittedJob:
         world, job: Where it ran, and what.
         scales: How much slower or faster the runs were than the laws expected.
         dynamics: How it converges.
-        initial_loss, target_loss: Held-out.
+        initial_loss: Held-out.
+        courses: (functions, epochs to its best loss) of each run. Targets are drawn in epochs of these, since
+            the lowest loss, and so any gap above it, is hardly known from runs that stop at their target.
     """
 
     runs: tuple[str, ...]
@@ -56,7 +52,7 @@ class FittedJob:
     scales: Scales
     dynamics: Quadratic
     initial_loss: float
-    target_loss: float
+    courses: tuple[tuple[int, int], ...]
 
     @functools.cached_property
     def costing(self) -> Costing:
@@ -67,20 +63,6 @@ class FittedJob:
         """
         return scaled(make_costing(self.world, self.job), self.scales)
 
-    @functools.cached_property
-    def target_gap(self) -> float:
-        """Distance of the target from the best reachable loss, per initial excess."""
-        excess = self.dynamics.excess
-        best = _course(ActionGrid.of(self.costing), self.dynamics)[1]
-        return max((self.target_loss - self.initial_loss + excess - best) / excess, LEAST_GAP)
-
-
-def _course(grid: ActionGrid, dynamics: Quadratic) -> tuple[Floats, float]:
-    """(expected excess of every count by epoch, the best that any ends at)."""
-    delay = grid.delay(float(grid.memory_mb[len(grid.memory_mb) // 2]))
-    excess = mean_losses(dynamics, grid, delay, dynamics.excess, LOOK_AHEAD)
-    return excess, float(excess[:, -LOOK_AHEAD // 4 :].mean(axis=1).min())
-
 
 @dataclass(frozen=True)
 class Neighbourhood:
@@ -89,7 +71,8 @@ class Neighbourhood:
     Attributes:
         fitted: The recorded jobs; each is as likely.
         goal: Where budgets and references are drawn from.
-        spread: Standard deviation of the logarithms of rate, noise and target gap, and of the exponents.
+        spread: Standard deviation of the logarithms of rate, noise and epochs to the target, and of the
+            exponents.
     """
 
     fitted: tuple[FittedJob, ...]
@@ -117,7 +100,7 @@ class Neighbourhood:
 
     def _attempt(self, fitted: FittedJob, rng: np.random.Generator) -> SimulatedJob | None:
         known, costing = fitted.dynamics, fitted.costing
-        rate, noise, gap = np.exp(self.spread * rng.standard_normal(3)).tolist()
+        rate, noise, longer = np.exp(self.spread * rng.standard_normal(3)).tolist()
         spectrum, energy = (self.spread * rng.standard_normal(2)).tolist()
         slower = math.exp(TIME_SPREAD * rng.standard_normal())
         job = replace(
@@ -133,8 +116,11 @@ class Neighbourhood:
             energy=known.energy + energy,
         )
         grid = ActionGrid.of(Costing(costing.world, job, costing.pricer))
-        excess, best = _course(grid, dynamics)
-        target = best + fitted.target_gap * gap * known.excess
+        delay = grid.delay(float(grid.memory_mb[len(grid.memory_mb) // 2]))
+        excess = mean_losses(dynamics, grid, delay, known.excess, LOOK_AHEAD)
+        functions, epochs = fitted.courses[rng.integers(len(fitted.courses))]
+        level = int(np.abs(np.log(grid.functions / functions)).argmin())
+        target = float(excess[level, : 1 + max(1, round(epochs * longer))].min())
         if target >= known.excess:
             return None
         losses = fitted.initial_loss, fitted.initial_loss - known.excess + target

@@ -169,11 +169,11 @@ class Recipe(_Section):
 
 
 FINE_TUNING = Recipe(
-    steps=1_000_000,
-    jobs=800,
-    network=NetworkSection(log_std=-2.0),
-    optimiser=OptimiserSection(environments=128, learning_rate=3e-4, warm_up=100_000),
-    evaluation=EvaluationSection(every=100_000),
+    steps=300_000,
+    jobs=600,
+    network=NetworkSection(log_std=-2.6),
+    optimiser=OptimiserSection(environments=64, minibatch=256, learning_rate=5e-4, warm_up=10_000),
+    evaluation=EvaluationSection(every=30_000),
     runs=RunsSection(),
 )
 """The recipe for recorded runs; its network is that of the agent it starts from."""

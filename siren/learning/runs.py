@@ -53,6 +53,13 @@ class RecordedRun:
         return Trace(np.array([r.action.functions for r in self.reports], np.int64), losses)
 
     @property
+    def course(self) -> tuple[int, int]:
+        """(middle count of functions, epochs to the best loss)."""
+        trace = self.trace
+        best = int(np.nanargmin(trace.losses))
+        return round(float(np.median(trace.functions[: max(best, 1)]))), best
+
+    @property
     def shortcoming(self) -> str:
         """Why nothing can be learned from it; empty if something can."""
         losses = self.trace.losses
@@ -114,13 +121,14 @@ def fit_runs(paths: Sequence[Path]) -> tuple[tuple[FittedJob, ...], list[str]]:
         RunFolderError: See `read_run`.
         UsageError: No run tells enough.
     """
-    groups: dict[tuple[str, str, Job], list[RecordedRun]] = {}
+    groups: dict[tuple[TrainingSpec, str, Job], list[RecordedRun]] = {}
     notes = []
     for run in map(read_run, dict.fromkeys(path.resolve() for path in paths)):
         if run.shortcoming:
             notes.append(f"run {run.name} is left out: {run.shortcoming}")
             continue
-        key = run.training.model_dump_json(), run.world.model_dump_json(), run.job
+        training = run.training.model_copy(update={"target_loss": 1.0})  # that of each run is its own
+        key = training, run.world.model_dump_json(), run.job
         groups.setdefault(key, []).append(run)
     if not groups:
         raise UsageError(f"no run tells enough to learn from ({'; '.join(notes)}): record longer runs")
@@ -142,7 +150,7 @@ def _fit(runs: Sequence[RecordedRun]) -> FittedJob:
         scales=scales,
         dynamics=fit_quadratic(traces, setting),
         initial_loss=float(np.mean([run.initial_loss for run in runs])),
-        target_loss=first.training.target_loss,
+        courses=tuple(run.course for run in runs),
     )
 
 
