@@ -234,7 +234,7 @@ def _show(found: Mapping[str, object], folder: Path, as_json: bool, stdout: Text
 
     table = Table(title=f"{folder}: test jobs, against the reference action", title_justify="left")
     for heading in ("jobs", "count", "speed-up", "95% interval", "success", "reference"):
-        table.add_column(heading, justify="left" if heading == "jobs" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading == "jobs" else "right", no_wrap=heading == "jobs")
     for name, values in found.items():
         assert isinstance(values, dict)
         table.add_row(

@@ -3,11 +3,8 @@
 import csv
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from siren.errors import AgentError
+from siren.learning import display, training
+from siren.learning.jobs import sample_pool
 from siren.learning.record import CHECKPOINT, EVALUATIONS
 from siren.learning.report import CARD, CURVE
 from siren.policies.network import META, WEIGHTS, load_network
@@ -38,11 +37,34 @@ repeats = 1
 """
 
 
-@pytest.fixture
-def recipe(tmp_path):
-    path = tmp_path / "tiny.toml"
+@pytest.fixture(scope="module", autouse=True)
+def _sampled_once():
+    """Equal arguments give equal jobs (`tests/learning/test_jobs.py`): trainings here share them."""
+    pools = {}
+
+    def sampled(source, *arguments):
+        key = arguments[:-1]  # the last one is told the progress
+        if key not in pools:
+            pools[key] = sample_pool(source, *arguments)
+        return pools[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "sample_pool", sampled)
+        yield
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     path.write_text(RECIPE, encoding="utf-8")
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, recipe):
+    """(agent folder, exit code, stdout, stderr) of a whole training."""
+    folder = tmp_path_factory.mktemp("agents") / "first"
+    return folder, *call(recipe=recipe, out=folder)
 
 
 def call(**options):
@@ -59,53 +81,49 @@ def same(first, second):
     return first.keys() == second.keys() and all(np.array_equal(first[k], second[k]) for k in first)
 
 
-def test_an_agent_folder_is_whole_and_its_recipe_repeats_it(recipe):
-    first, second = Path("first"), Path("second")
-    code, stdout, stderr = call(recipe=recipe, out=first, seed=3)
+def test_an_agent_folder_is_whole(trained):
+    folder, code, stdout, stderr = trained
     assert code == 0
     assert "speed-up" in stdout
     assert "512 steps" in stderr
-    files = {path.name for path in first.iterdir()}
+    files = {path.name for path in folder.iterdir()}
     assert files == {WEIGHTS, META, CARD, CURVE, EVALUATIONS, "train.toml", "tensorboard"}
-    assert any(path.name.startswith("events") for path in (first / "tensorboard").iterdir())
-    network, meta = load_network(first)
-    assert meta["seed"] == 3
+    assert {(folder / name).stat().st_mode & 0o777 for name in (WEIGHTS, META)} == {0o644}
+    assert any(path.name.startswith("events") for path in (folder / "tensorboard").iterdir())
+    network, meta = load_network(folder)
+    assert meta["seed"] == 0
     assert meta["test"]["jobs"] == 4
     assert np.isfinite(network.act(np.zeros(network.inputs, np.float32))).all()
-    card = (first / CARD).read_text(encoding="utf-8")
+    card = (folder / CARD).read_text(encoding="utf-8")
     assert f"{meta['test']['speedup']:.3f} [" in card
-    with (first / EVALUATIONS).open(encoding="utf-8") as file:
-        assert [int(row["steps"]) for row in csv.DictReader(file)] == [0, 128, 256, 384, 512]
+    assert _steps_done(folder) == [0, 128, 256, 384, 512]
 
-    code, stdout, _ = call(recipe=str(first / "train.toml"), out=second, print_json=True)
+
+def test_a_recipe_repeats_an_agent(trained):
+    folder, again = trained[0], Path("again")
+    code, stdout, _ = call(recipe=str(folder / "train.toml"), out=again, print_json=True)
     assert code == 0
-    assert json.loads(stdout)["test"]["all jobs"] == meta["test"]
-    assert same(tensors(first), tensors(second))
+    assert json.loads(stdout)["test"]["all jobs"] == load_network(folder)[1]["test"]
+    assert same(tensors(folder), tensors(again))
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint(recipe):
-    folder = Path("killed")
-    command = [sys.executable, "-m", "siren.train_agent", "--recipe", recipe, "--out", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--steps", "50_000_000"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not _steps_done(folder) and time.monotonic() < deadline:
-            time.sleep(0.02)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    done = _steps_done(folder)
-    assert done
+def test_an_interrupted_training_goes_on_from_its_checkpoint(recipe, monkeypatch):
+    folder = Path("interrupted")
+
+    def stop_after(self, evaluation, kept):
+        if evaluation.steps >= 256:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(display.TrainingDisplay, "evaluated", stop_after)
+        code, _, stderr = call(recipe=recipe, out=folder)
+    assert code == 130
+    assert f"--resume {folder}" in stderr
+    assert _steps_done(folder) == [0, 128, 256]
     load_network(folder)  # usable at any time
-    text = (folder / "train.toml").read_text(encoding="utf-8")
-    (folder / "train.toml").write_text(text.replace("50000000", str(done[-1] + 300)), encoding="utf-8")
     code, _, stderr = call(resume=folder)
     assert code == 0, stderr
-    after = _steps_done(folder)
-    assert after[: len(done)] == done
-    assert after[-1] >= done[-1] + 300
+    assert _steps_done(folder) == [0, 128, 256, 384, 512]
     assert not (folder / CHECKPOINT).exists()
 
     code, _, stderr = call(resume=folder)
@@ -113,22 +131,17 @@ def test_a_killed_training_goes_on_from_its_checkpoint(recipe):
     assert "has ended" in stderr
 
 
-def test_a_training_that_was_killed_before_its_first_checkpoint_begins_anew(recipe):
-    first, second = Path("first"), Path("second")
-    assert call(recipe=recipe, out=first, steps=128)[0] == 0
-    second.mkdir()
-    (second / "train.toml").write_bytes((first / "train.toml").read_bytes())
-    assert call(resume=second)[0] == 0
-    assert same(tensors(first), tensors(second))
+def test_a_training_that_was_killed_before_its_first_checkpoint_begins_anew(trained):
+    folder = Path("killed")
+    folder.mkdir()
+    (folder / "train.toml").write_bytes((trained[0] / "train.toml").read_bytes())
+    assert call(resume=folder)[0] == 0
+    assert same(tensors(trained[0]), tensors(folder))
 
 
 def _steps_done(folder):
-    try:
-        with (folder / EVALUATIONS).open(encoding="utf-8") as file:
-            steps = [int(row["steps"]) for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        return []
-    return steps if steps[-1] > 0 else []
+    with (folder / EVALUATIONS).open(encoding="utf-8") as file:
+        return [int(row["steps"]) for row in csv.DictReader(file)]
 
 
 def test_an_agent_of_the_papers_state_says_that_runs_do_not_take_it(recipe):
@@ -148,6 +161,11 @@ def test_an_agent_of_the_papers_state_says_that_runs_do_not_take_it(recipe):
         ({"algorithm": "dqn"}, "algorithm: Input should be 'ppo'"),
         ({"steps": 0}, "steps: Input should be greater than or equal to 1"),
         ({"resume": Path("nowhere")}, "there is no train.toml"),
+        ({"start": "defualt-2026"}, "did you mean 'default-2026'?"),
+        (
+            {"resume": Path("nowhere"), "from_runs": (Path("run"),)},
+            "--from-runs cannot be changed on --resume",
+        ),
         ({"resume": Path("nowhere"), "seed": 1}, "--seed cannot be changed on --resume"),
     ],
 )
@@ -191,14 +209,12 @@ def test_deciding_imports_no_torch():
 
 
 @pytest.mark.parametrize("package", ["torch", "tensorboard"])
-def test_a_missing_package_is_named_with_its_extra(package):
-    code = (
-        f"import sys; sys.modules['{package}'] = None; from siren.train_agent import TrainConfig, main;"
-        "sys.exit(main(TrainConfig()))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert f"{package} is not installed" in done.stderr
-    assert ".[train]" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_missing_package_is_named_with_its_extra(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    for name in ("training", "display", "report"):  # imported anew
+        monkeypatch.delitem(sys.modules, f"siren.learning.{name}", raising=False)
+    code, _, stderr = call()
+    assert code == 2
+    assert f"{package} is not installed" in stderr
+    assert ".[train]" in stderr
     assert not Path("agents").exists()

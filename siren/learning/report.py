@@ -25,7 +25,7 @@ _SIZE_INCHES = (11.0, 4.6)
 BEFORE = "{}, before"
 """The row of the agent that training started from."""
 
-FAMILY, NEAR = "all jobs", "near the runs"
+FAMILY, NEAR = "all jobs", "near runs"
 
 
 def write_card(
