@@ -64,7 +64,7 @@ A policy that chooses, before every epoch of a job, how many functions run it an
 
 ## Training
 
-* Jobs: {_jobs(recipe, fitted)}, seed {recipe.seed}.
+* Jobs (seed {recipe.seed}): {_jobs(recipe, fitted)}.
 * {record.steps:,} simulated epochs in {record.seconds / 60:.1f} minutes. The policy after {best.steps:,} of
   them is kept: it was the fastest on {recipe.evaluation.jobs} validation jobs (speed-up {best.speedup:.3f})
   of those evaluated during training that succeeded no less often than the reference action. {_start(recipe)},

@@ -4,7 +4,14 @@ import torch
 
 from siren.errors import AgentError
 from siren.learning.episodes import acting, compare, play, play_reference
-from siren.learning.learners import load_learner, make_learner, network_of, save_learner
+from siren.learning.learners import (
+    freeze_actor,
+    give_network,
+    load_learner,
+    make_learner,
+    network_of,
+    save_learner,
+)
 from siren.learning.recipe import Algorithm, OptimiserSection, Recipe
 from siren.learning.training import make_environment
 
@@ -85,3 +92,25 @@ def test_weights_of_another_network_are_refused(tiny, pool):
     wider = tiny.network.model_copy(update={"layers": (16,)})
     with pytest.raises(AgentError, match="does not fit"):
         load_learner(learner_of(tiny, pool, network=wider), other, 0)
+
+
+def test_a_learner_begins_as_the_network_that_it_is_given_and_warms_up_its_critic(tiny, pool):
+    network = network_of(perturbed(learner_of(tiny, pool)))
+    learner = learner_of(tiny, pool, seed=5)
+    give_network(learner, network)
+    freeze_actor(learner, True)
+    critic = learner.policy.value_net.weight.detach().clone()
+    learner.learn(256)
+    found = network_of(learner).tensors
+    assert all(np.array_equal(found[name], network.tensors[name]) for name in found)
+    assert not torch.equal(critic, learner.policy.value_net.weight)
+    freeze_actor(learner, False)
+    learner.learn(256)
+    assert not np.array_equal(network_of(learner).tensors["mlp.0.weight"], network.tensors["mlp.0.weight"])
+
+
+def test_a_learner_of_another_shape_takes_no_network(tiny, pool):
+    wider = tiny.model_copy(update={"network": tiny.network.model_copy(update={"layers": (16,)})})
+    for other in (wider, tiny.model_copy(update={"algorithm": Algorithm.RECURRENT_PPO})):
+        with pytest.raises(AgentError, match="other layers"):
+            give_network(learner_of(other, pool), network_of(learner_of(tiny, pool)))
