@@ -228,7 +228,13 @@ def test_a_rehearsal_that_is_interrupted_leaves_nothing_behind(tmp_path, how):
     untraced = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_PROCESS")}
     arguments = ["--workload", str(job), "--rehearse", "60", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=untraced
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=untraced,
+        # A shell that runs the tests in the background has them ignore Ctrl-C, and so their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert wait_for(lambda: family(process.pid) or process.poll() is not None)
     time.sleep(0.3)
