@@ -234,7 +234,7 @@ def test_a_rehearsal_that_is_interrupted_leaves_nothing_behind(tmp_path, how):
         text=True,
         env=untraced,
         # A shell that runs the tests in the background has them ignore Ctrl-C, and so their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread
     )
     assert wait_for(lambda: family(process.pid) or process.poll() is not None)
     time.sleep(0.3)
