@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
+from siren.units import counted
+
 
 def dollars(usd: Decimal | float, decimals: int = 4) -> str:
     """Dollars, in at most `decimals` + 4 characters from a millionth to a million.
@@ -81,7 +83,7 @@ def percent(share: float) -> str:
 
 def functions(count: int) -> str:
     """A number of functions in words: "1 function", "20 functions"."""
-    return "1 function" if count == 1 else f"{count:,} functions"
+    return counted(count, "function")
 
 
 def clean(text: str) -> str:

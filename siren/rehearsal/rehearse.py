@@ -74,6 +74,9 @@ FAILURE = 2.0
 BETTER = 0.98
 """A proposal must take less than this share of the best fixed action's time."""
 
+LEAST_SEEDS = 4
+"""Fresh seeds without which no proposal is preferred to the best fixed action."""
+
 FIRST_SEED, FRESH_SEED = 10_000_000, 20_000_000
 """Seeds of proposals and of the final selection; runs use small ones, evaluations others."""
 
@@ -487,6 +490,8 @@ def _choose(standings: Sequence[Standing]) -> tuple[Candidate, str]:
     fixed, *others = standings
     if fixed.episodes == 0:
         return fixed.candidate, "there was no time to compare anything with it"
+    if fixed.episodes < LEAST_SEEDS:
+        return fixed.candidate, f"there was no time to compare anything with it on {LEAST_SEEDS} fresh seeds"
     better = [s for s in others if s.score_s < BETTER * fixed.score_s and s.successes >= fixed.successes]
     if not better:
         seeds = f"on {fixed.episodes} fresh seeds"

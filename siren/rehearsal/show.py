@@ -13,6 +13,7 @@ from rich.table import Table
 from siren.analysis.console import console_for
 from siren.rehearsal.rehearse import Rehearsal, Standing
 from siren.rehearsal.stage import Candidate
+from siren.units import counted
 
 
 @contextlib.contextmanager
@@ -39,10 +40,7 @@ def summary_line(rehearsal: Rehearsal, chosen: Candidate, known: bool = False) -
     part = "" if rehearsal.share >= 1 else f" of {rehearsal.share:.0%} of the samples"
     own = chosen == rehearsal.choice
     why = rehearsal.why if own else f"as you wish, relative to {rehearsal.reference.action}"
-    return (
-        f"rehearsed {rehearsal.episodes} episodes and {rehearsal.curves} curves{part} "
-        f"{before}in {rehearsal.wall_s:.0f} s: {chosen.name}, {why}"
-    )
+    return f"rehearsed {_played(rehearsal)}{part} {before}in {rehearsal.wall_s:.0f} s: {chosen.name}, {why}"
 
 
 def show(rehearsal: Rehearsal, console: Console, target_loss: float) -> None:
@@ -64,8 +62,7 @@ def show(rehearsal: Rehearsal, console: Console, target_loss: float) -> None:
     console.print(table)
     console.print(f"choice: {rehearsal.choice.name}, {rehearsal.why}", soft_wrap=True)
     console.print(
-        f"{rehearsal.episodes} episodes and {rehearsal.curves} curves in {rehearsal.wall_s:.1f} s; "
-        "no money was spent",
+        f"{_played(rehearsal)} in {rehearsal.wall_s:.1f} s; no money was spent",
         soft_wrap=True,
     )
 
@@ -78,3 +75,7 @@ def _row(standing: Standing) -> tuple[str, ...]:
     reached = f"{standing.successes} of {standing.episodes}" if standing.episodes else "not played"
     score = f"{standing.score_s:.1f} s" if standing.episodes else ""
     return standing.candidate.name, reached, *times, f"${standing.cost_usd:.4f}", score
+
+
+def _played(rehearsal: Rehearsal) -> str:
+    return f"{counted(rehearsal.episodes, 'episode')} and {counted(rehearsal.curves, 'curve')}"

@@ -17,6 +17,7 @@ from siren.policies.reference import Reference
 from siren.rehearsal.rehearse import (
     BETTER,
     FAILURE,
+    LEAST_SEEDS,
     Rehearsal,
     Standing,
     _choose,
@@ -77,7 +78,9 @@ def test_candidates_are_compared_on_the_seeds_that_all_of_them_played():
 
 
 def test_failures_count_by_the_first_that_succeeds():
-    trials = [trial(FIXED, 1, 5.0, success=False), trial(AGENT, 1, 8.0), trial(OTHER, 1, 1.0, success=False)]
+    trials = [trial(FIXED, k, 5.0, success=False) for k in range(LEAST_SEEDS)]
+    trials += [trial(AGENT, k, 8.0) for k in range(LEAST_SEEDS)]
+    trials += [trial(OTHER, k, 1.0, success=False) for k in range(LEAST_SEEDS)]
     fixed, agent, other = standings_of([FIXED, AGENT, OTHER], trials)
     assert (fixed.score_s, agent.score_s, other.score_s) == (FAILURE * 8.0, 8.0, FAILURE * 8.0)
     assert fixed.duration_s is None
@@ -110,6 +113,13 @@ def test_a_proposal_wins_only_if_it_is_faster_and_fails_no_more(others, choice):
     assert found == choice
     assert ("no proposal" in why) == (choice == FIXED)
     assert "8" in why
+
+
+def test_few_seeds_are_no_reason_to_prefer_a_proposal():
+    few = LEAST_SEEDS - 1
+    found, why = _choose([standing(FIXED, 10.0, few, few), standing(AGENT, 1.0, few, few)])
+    assert found == FIXED
+    assert f"on {LEAST_SEEDS} fresh seeds" in why
 
 
 def test_without_time_to_compare_the_fixed_action_is_kept():
