@@ -1,7 +1,8 @@
 """Makes the README's pictures: `python experiments/figures.py`.
 
 `run.png` is the default job, `budgets.png` one job at three budgets by the greedy policy, both by the real
-command; `how.png` is drawn. The default job is rehearsed before, for so long as the clock says. Runs go to a temporary folder.
+command; `how.png` is drawn. The default job is rehearsed before, for so long as the clock says.
+Runs go to a temporary folder.
 """
 
 from __future__ import annotations
