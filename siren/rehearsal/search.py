@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,10 +56,7 @@ def search_linear(
     if (until - time.monotonic()) < LEAST_GENERATIONS * generation_s:
         return None
     size = len(INPUTS) + 1 + len(MEMORY_INPUTS) + 1
-    import cma  # here: it brings matplotlib and scipy.stats, two thirds of the start of every run
-
-    options: dict[str, Any] = {"popsize": POPULATION, "seed": 1, "verbose": -9, "verb_log": 0}
-    strategy = cma.CMAEvolutionStrategy(np.zeros(size), SIGMA, options)
+    strategy = _strategy(size)
     for generation in itertools.count():
         if time.monotonic() + generation_s > until:
             break
@@ -73,6 +71,16 @@ def search_linear(
     if strategy.countiter < LEAST_GENERATIONS:
         return None
     return linear("search", strategy.result.xfavorite, reference)
+
+
+def _strategy(size: int) -> Any:
+    """A CMA-ES of that many weights; always the same one."""
+    # Imported here, since it brings matplotlib and scipy.stats: two thirds of the start of every run.
+    with warnings.catch_warnings():  # that it cannot plot where matplotlib is missing is no news
+        warnings.simplefilter("ignore")
+        import cma
+    options = {"popsize": POPULATION, "seed": 1, "verbose": -9, "verb_log": 0}
+    return cma.CMAEvolutionStrategy(np.zeros(size), SIGMA, options)
 
 
 def linear(name: str, weights: Sequence[float], reference: Reference) -> Candidate:
