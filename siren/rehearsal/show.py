@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from siren.analysis.console import console_for
-from siren.rehearsal.rehearse import Rehearsal, Standing
+from siren.rehearsal.rehearse import Rehearsal
+from siren.rehearsal.selection import Standing
 from siren.rehearsal.stage import Candidate
 from siren.units import counted
 

@@ -11,8 +11,9 @@ import pytest
 
 from siren.errors import RunFolderError
 from siren.policies.reference import Reference
-from siren.rehearsal.rehearse import Rehearsal, Standing
+from siren.rehearsal.rehearse import Rehearsal
 from siren.rehearsal.search import linear
+from siren.rehearsal.selection import Standing
 from siren.rehearsal.show import summary_line
 from siren.rehearsal.stage import Candidate
 from siren.rehearsal.store import Store
