@@ -30,6 +30,9 @@ from siren.worlds.costing import Costing, EpochPlan, make_costing
 
 Floats = NDArray[np.float64]
 
+FIRST_SEED, FRESH_SEED = 10_000_000, 20_000_000
+"""Seeds of proposals and of the final selection; runs use small ones, evaluations others."""
+
 EXPLODED_CURVE = 3.0
 """A loss above this multiple of the initial one ends a curve: that count is too many."""
 

@@ -26,6 +26,6 @@ class Clock:
 def turn(monkeypatch: pytest.MonkeyPatch, step_s: float) -> Clock:
     """Puts one clock into all that rehearses."""
     clock = Clock(step_s)
-    for module in ("rehearse", "workers", "stage", "search"):
+    for module in ("rehearse", "sizing", "ladder", "workers", "stage", "search"):
         monkeypatch.setattr(f"siren.rehearsal.{module}.time", clock)
     return clock

@@ -14,8 +14,10 @@ from siren.errors import ActionError, BudgetError
 from siren.policies import FixedPolicy
 from siren.policies.network import Network, Spaces, save_network
 from siren.policies.reference import Reference
-from siren.rehearsal.rehearse import Rehearsal, _ladder, _usual_action, rehearse
+from siren.rehearsal.ladder import counts_of
+from siren.rehearsal.rehearse import Rehearsal, rehearse
 from siren.rehearsal.search import INPUTS, linear, search_linear
+from siren.rehearsal.sizing import usual_action
 from siren.rehearsal.stage import Candidate, Stage, Trial
 from siren.simulator.observation import NAMES
 from siren.testing.tiny import tiny_costing, tiny_workload
@@ -57,7 +59,7 @@ def agent_of(folder: Path, functions: float, memory: float = 0.0) -> str:
 
 def test_the_ladder_begins_in_the_middle_and_doubles():
     stage = stage_of(training={"batch_size": 1})
-    ladder = _ladder(stage, 1769)
+    ladder = counts_of(stage, 1769)
     assert ladder[0] == 8
     assert sorted(ladder) == [1, 2, 4, 8, 16, 32, 64, 128]
     assert stage.most_functions == 240
@@ -65,8 +67,8 @@ def test_the_ladder_begins_in_the_middle_and_doubles():
 
 def test_the_ladder_leaves_out_what_has_too_little_memory():
     stage = stage_of(cost={"sample_bytes": 40_000_000})  # 9.6 GB in all
-    assert min(_ladder(stage, 1769)) == 8
-    usual = _usual_action(stage)
+    assert min(counts_of(stage, 1769)) == 8
+    usual = usual_action(stage)
     assert not stage.costing.refusal(usual)
     assert usual.functions == 4
     assert usual.memory_mb > 1769
@@ -74,7 +76,7 @@ def test_the_ladder_leaves_out_what_has_too_little_memory():
 
 def test_a_job_that_needs_many_functions_is_looked_at_with_many(monkeypatch):
     stage = stage_of(cost={"sample_bytes": 400_000_000})  # 96 GB in all
-    usual = _usual_action(stage)
+    usual = usual_action(stage)
     assert not stage.costing.refusal(usual)
     assert usual.functions > 8
     turn(monkeypatch, 0.02)

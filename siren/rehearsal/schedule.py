@@ -1,0 +1,39 @@
+"""How a rehearsal divides its time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LADDER_SHARE, FIXED_SHARE, SEARCH_SHARE = 0.40, 0.60, 0.80
+"""Shares of the time after which the ladder, the fixed actions and the proposals are done."""
+
+LONGEST_LADDER, TRIALS_LEAST = 0.85, 12
+"""Share of the time that the ladder takes where the rest would not do for so many trials."""
+
+EPISODES = 8
+"""Whole episodes that there should be time for, else a sub-sample is taken: a ladder and a few trials.
+Forty (facts/scheduling.md A4) let agents be judged too; with fewer the fall-back is the answer."""
+
+EPOCHS = 10
+"""Epochs that an unknown job is taken to need."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The time of a rehearsal once its size is known.
+
+    Attributes:
+        began_s: When it began, on `time.monotonic`.
+        seconds: How long it may take.
+        epoch_s: Real seconds of an epoch, about.
+        asked_s: How long the whole rehearsal was to take, for messages.
+    """
+
+    began_s: float
+    seconds: float
+    epoch_s: float
+    asked_s: float
+
+    def until(self, share: float) -> float:
+        """When so much of the time is over."""
+        return self.began_s + share * self.seconds
