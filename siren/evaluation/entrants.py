@@ -164,6 +164,7 @@ SCHEDULING = (
     "policies/two_phase.py",
     "policies/safeguard.py",
     "simulator/planner.py",
+    "simulator/schedules.py",
 )
 """Code that decides which two phases are chosen."""
 

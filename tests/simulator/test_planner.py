@@ -4,7 +4,8 @@ import pytest
 from siren.simulator import core
 from siren.simulator.core import Col, End
 from siren.simulator.job import ActionGrid
-from siren.simulator.planner import SWITCHES, UNLIKELY, Place, Planner, epochs_to_target
+from siren.simulator.planner import Place, Planner
+from siren.simulator.schedules import SWITCHES, UNLIKELY, epochs_to_target
 from siren.simulator.search import Arena, best_fixed
 
 
