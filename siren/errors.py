@@ -29,7 +29,13 @@ from typing import Any, Self
 
 
 class SirenError(Exception):
-    """Root of every error that Siren raises on purpose; it can be sent to another process."""
+    """Root of every error that Siren raises on purpose; it can be sent to another process.
+
+    Attributes:
+        exit_code: Of a command that it ends.
+    """
+
+    exit_code = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How it is sent: by its message and its data, whatever its constructor takes."""
@@ -44,6 +50,8 @@ class SirenError(Exception):
 
 class UsageError(SirenError):
     """The user asked for something that cannot be done."""
+
+    exit_code = 2
 
 
 class UnknownNameError(UsageError):
@@ -108,13 +116,19 @@ class MissingExtraError(UsageError):
 class WorkloadError(SirenError):
     """A workload folder, or the model in it, does not keep its contract."""
 
+    exit_code = 2
+
 
 class DatasetError(SirenError):
     """Data that cannot be had, or does not match its checksum."""
 
+    exit_code = 2
+
 
 class RunFolderError(SirenError):
     """A run folder that is missing, corrupt, or cannot be written."""
+
+    exit_code = 4
 
 
 class LedgerError(SirenError):
@@ -135,3 +149,5 @@ class OverBudgetError(LedgerError):
 
 class PlatformError(SirenError):
     """The platform could not run the epoch."""
+
+    exit_code = 4

@@ -22,13 +22,9 @@ from siren.analysis.console import console_for
 from siren.analysis.run_folder import new_run_path
 from siren.analysis.system import system_facts
 from siren.errors import (
-    DatasetError,
     MissingExtraError,
-    PlatformError,
-    RunFolderError,
     SirenError,
     UsageError,
-    WorkloadError,
 )
 from siren.evaluation import entrants, report
 from siren.evaluation.display import EvaluationDisplay
@@ -123,12 +119,8 @@ def main(config: EvaluateConfig, stdout: TextIO | None = None, stderr: TextIO | 
             workers = _workers(config.workers)
             out = out or new_run_path(Path("evaluations"), settings.platform)
             rows = _evaluate(settings, workers, out, stderr)
-    except (UsageError, WorkloadError, DatasetError) as error:
-        return _fail(stderr, error, 2)
-    except (PlatformError, RunFolderError) as error:
-        return _fail(stderr, error, 4)
     except SirenError as error:
-        return _fail(stderr, error, 1)
+        return _fail(stderr, error, error.exit_code)
     except KeyboardInterrupt:
         again = "" if out is None else f"; repeat the command with --out {shlex.quote(str(out))} to go on"
         return _fail(stderr, f"interrupted{again}", 130)

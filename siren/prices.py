@@ -69,16 +69,8 @@ def main(config: PricesConfig, client: PricingClient | None = None) -> int:
             _show(config, book)
     except SirenError as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says what to do; a trace would hide it
-        return _exit_code(error)
+        return error.exit_code
     return StopReason.TARGET_REACHED.exit_code
-
-
-def _exit_code(error: SirenError) -> int:
-    if isinstance(error, UsageError):
-        return StopReason.USAGE_ERROR.exit_code
-    if isinstance(error, (PlatformError, RunFolderError)):
-        return StopReason.PLATFORM_FAILURE.exit_code
-    return StopReason.INTERNAL_ERROR.exit_code
 
 
 def _show(config: PricesConfig, book: PriceBook) -> None:

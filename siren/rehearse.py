@@ -12,7 +12,7 @@ import tyro
 from threadpoolctl import threadpool_limits
 
 from siren.analysis.console import console_for
-from siren.errors import DatasetError, PlatformError, SirenError, UsageError, WorkloadError
+from siren.errors import SirenError, UsageError
 from siren.money.amounts import parse_budget
 from siren.policies.agent import agent_digest
 from siren.rehearsal.job import RehearsedJob
@@ -84,19 +84,15 @@ def main(config: RehearseConfig, stdout: TextIO | None = None, stderr: TextIO | 
         with threadpool_limits(1), contextlib.redirect_stdout(stderr):
             _rehearse(config, stdout, stderr)
         return 0
-    except (UsageError, WorkloadError, DatasetError) as error:
-        return _fail(stderr, error, StopReason.USAGE_ERROR)
-    except PlatformError as error:
-        return _fail(stderr, error, StopReason.PLATFORM_FAILURE)
     except SirenError as error:
-        return _fail(stderr, error, StopReason.INTERNAL_ERROR)
+        return _fail(stderr, error, error.exit_code)
     except KeyboardInterrupt:
-        return _fail(stderr, "interrupted; nothing was spent", StopReason.INTERRUPTED)
+        return _fail(stderr, "interrupted; nothing was spent", StopReason.INTERRUPTED.exit_code)
 
 
-def _fail(stderr: TextIO, error: object, reason: StopReason) -> int:
+def _fail(stderr: TextIO, error: object, code: int) -> int:
     print(f"siren.rehearse: {error}", file=stderr)
-    return reason.exit_code
+    return code
 
 
 def _rehearse(config: RehearseConfig, stdout: TextIO, stderr: TextIO) -> None:

@@ -23,14 +23,11 @@ from siren.analysis.run_folder import RunFolder, new_run_path
 from siren.analysis.system import system_facts
 from siren.errors import (
     BudgetError,
-    DatasetError,
     LedgerError,
-    PlatformError,
     RunFolderError,
     SirenError,
     UnknownNameError,
     UsageError,
-    WorkloadError,
 )
 from siren.loop import Limits
 from siren.money.amounts import parse_budget
@@ -159,21 +156,19 @@ def main(config: RunConfig, stdout: TextIO | None = None, stderr: TextIO | None 
         with threadpool_limits(1), contextlib.redirect_stdout(stderr):
             summary = _resume(config, stdout, stderr) if config.resume else _start(config, stdout, stderr)
         if config.print_json and summary.stop_reason in (StopReason.USAGE_ERROR, StopReason.PLATFORM_FAILURE):
-            _fail(stderr, summary.stop_detail, summary.stop_reason)
+            _fail(stderr, summary.stop_detail, summary.stop_reason.exit_code)
         return summary.stop_reason.exit_code
-    except (UsageError, WorkloadError, DatasetError) as error:
-        return _fail(stderr, error, StopReason.USAGE_ERROR)
-    except (PlatformError, RunFolderError) as error:
-        return _fail(stderr, error, StopReason.PLATFORM_FAILURE)
     except SirenError as error:
-        return _fail(stderr, error, StopReason.INTERNAL_ERROR)
+        return _fail(stderr, error, error.exit_code)
     except KeyboardInterrupt:
-        return _fail(stderr, "interrupted; nothing was spent after the last epoch", StopReason.INTERRUPTED)
+        return _fail(
+            stderr, "interrupted; nothing was spent after the last epoch", StopReason.INTERRUPTED.exit_code
+        )
 
 
-def _fail(stderr: TextIO, error: object, reason: StopReason) -> int:
+def _fail(stderr: TextIO, error: object, code: int) -> int:
     print(f"siren.run: {error}", file=stderr)
-    return reason.exit_code
+    return code
 
 
 def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:

@@ -14,7 +14,7 @@ import tyro
 
 from siren.analysis.run_folder import new_run_path
 from siren.analysis.system import system_facts
-from siren.errors import AgentError, RunFolderError, SirenError, UsageError
+from siren.errors import AgentError, SirenError, UsageError
 from siren.learning.recipe import (
     FINE_TUNING,
     RECIPE,
@@ -102,14 +102,10 @@ def main(config: TrainConfig, stdout: TextIO | None = None, stderr: TextIO | Non
         folder = config.resume or _new_folder(config, recipe)
         fitted = _fitted_jobs(config, recipe, stderr)
         found = _train(recipe, folder, fitted, resumes=config.resume is not None, stderr=stderr)
-    except UsageError as error:
-        return _fail(stderr, error, 2)
-    except RunFolderError as error:
-        return _fail(stderr, error, 4)
+    except SirenError as error:
+        return _fail(stderr, error, error.exit_code)
     except OSError as error:
         return _fail(stderr, f"cannot write {error.filename or folder}: {error.strerror}", 4)
-    except SirenError as error:
-        return _fail(stderr, error, 1)
     except KeyboardInterrupt:
         again = f"; go on with `{_resume_command(folder)}`" if folder else ""
         return _fail(stderr, f"interrupted{again}", 130)
