@@ -1,8 +1,9 @@
-"""Rehearsed policies in an evaluation: every case is rehearsed once, for some seconds on one core."""
+"""Rehearsed policies in an evaluation: every case is rehearsed once, for some seconds of one core's time."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,7 +43,7 @@ def _rehearsed(case: Case, argument: str) -> Policy:
     assert isinstance(job, JobInTwin)
 
     def find() -> dict[str, Any]:
-        stage = Stage(job.workload, job.costing)
+        stage = Stage(job.workload, job.costing, clock=time.process_time)
         target = job.training.target_loss
         return to_json(rehearse(stage, None, case.budget_usd, seconds, target_loss=target))
 

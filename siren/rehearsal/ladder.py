@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -84,7 +83,9 @@ class Ladder:
 
     def _time_for_curves(self, pool: Workers) -> bool:
         """Whether the ladder may go on: for its share of the time, or longer if trials would be too few."""
-        return time.monotonic() < self._schedule.until(LONGEST_LADDER if self._slow(pool) else LADDER_SHARE)
+        return self._stage.clock() < self._schedule.until(
+            LONGEST_LADDER if self._slow(pool) else LADDER_SHARE
+        )
 
     def _slow(self, pool: Workers) -> bool:
         """Whether what the ladder leaves of the time would not do for enough trials."""

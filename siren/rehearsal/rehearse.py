@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -54,7 +53,7 @@ class Rehearsal:
         share: Samples of a rehearsed epoch over those of a whole one.
         target_loss: The target that was rehearsed; the job's own unless it was a sub-sample.
         episodes, curves: How many were played.
-        wall_s: Real seconds.
+        wall_s: Seconds that it took, on the stage's clock.
     """
 
     choice: Candidate
@@ -86,7 +85,7 @@ def rehearse(
         stage: The whole job.
         settings: How another process makes it; None to work in this process alone.
         budget_usd: The budget.
-        seconds: Real seconds that it may take, about.
+        seconds: Seconds that it may take on the stage's clock, about.
         target_loss: Where the job is done; by default the workload's target.
         agents: Names or folders of the learned policies that may propose; by default all that ship.
         report: Told what happens.
@@ -96,7 +95,7 @@ def rehearse(
         ActionError: No action can run the job.
         BudgetError: No fixed action was found to reach the target; the message says what was tried.
     """
-    began = time.monotonic()
+    began = stage.clock()
     target = stage.workload.spec.training.target_loss if target_loss is None else target_loss
     return _Course(stage, settings, budget_usd, began, seconds, target, agents, report, workers).run()
 
@@ -117,6 +116,7 @@ class _Course:
         workers: int | None,
     ) -> None:
         self._whole, self._settings, self._budget_usd = stage, settings, budget_usd
+        self._clock = stage.clock
         self._began_s, self._seconds, self._workers = began, seconds, workers
         self._agents = agent_names() if agents is None else list(agents)
         self._report = report
@@ -127,8 +127,8 @@ class _Course:
         """All steps."""
         usual = usual_action(self._whole)
         stage, settings, epoch_s = sized(self._whole, self._settings, usual, self._seconds, self._workers)
-        left_s = self._seconds - (time.monotonic() - self._began_s)
-        self._schedule = Schedule(time.monotonic(), left_s, epoch_s, self._seconds)
+        left_s = self._seconds - (self._clock() - self._began_s)
+        self._schedule = Schedule(self._clock(), left_s, epoch_s, self._seconds)
         pool = Workers(stage, settings, self._schedule.until(1.0), self._workers)
         try:
             if not stage.whole:
@@ -152,7 +152,7 @@ class _Course:
             target_loss=self._target,
             episodes=len(self._trials),
             curves=ladder.trained,
-            wall_s=time.monotonic() - self._began_s,
+            wall_s=self._clock() - self._began_s,
         )
 
     def _relaxed_target(self, stage: Stage, usual: Action, pool: Workers) -> float:

@@ -23,7 +23,7 @@ class Schedule:
     """The time of a rehearsal once its size is known.
 
     Attributes:
-        began_s: When it began, on `time.monotonic`.
+        began_s: When it began, on the stage's clock.
         seconds: How long it may take.
         epoch_s: Real seconds of an epoch, about.
         asked_s: How long the whole rehearsal was to take, for messages.

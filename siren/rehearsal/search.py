@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,17 +47,17 @@ def search_linear(
         pool: Who plays.
         reference: What it acts relative to.
         play: Plays candidates on seeds.
-        episode_s: Real seconds of an episode, about.
-        until: On `time.monotonic`.
+        episode_s: Seconds of an episode, about.
+        until: On the pool's clock.
         report: Told how it goes.
     """
     generation_s = POPULATION * SEEDS * episode_s / pool.count
-    if (until - time.monotonic()) < LEAST_GENERATIONS * generation_s:
+    if (until - pool.clock()) < LEAST_GENERATIONS * generation_s:
         return None
     size = len(INPUTS) + 1 + len(MEMORY_INPUTS) + 1
     strategy = _strategy(size)
     for generation in itertools.count():
-        if time.monotonic() + generation_s > until:
+        if pool.clock() + generation_s > until:
             break
         vectors = strategy.ask()
         candidates = [linear(f"search:{generation}.{k}", x, reference) for k, x in enumerate(vectors)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 
 import numpy as np
 
@@ -38,7 +37,7 @@ def sized(
     """
 
     def sampled(fraction: float) -> Sized:
-        part = Stage(whole.workload, whole.costing, fraction)
+        part = Stage(whole.workload, whole.costing, fraction, whole.clock)
         return part, settings and dataclasses.replace(settings, fraction=fraction), epoch_s * part.share
 
     pushes = int(whole.costing.job.pushes(usual.functions))
@@ -61,14 +60,14 @@ def _guess_epoch_s(whole: Stage) -> float:
     params, rows = workload.init(FIRST_SEED), np.arange(size, dtype=np.int64)
     with np.errstate(all="ignore"):
         workload.loss_and_grad(params, rows)
-        began = time.monotonic()
+        began = whole.clock()
         workload.loss_and_grad(params, rows)
-    return (time.monotonic() - began) * workload.samples / size
+    return (whole.clock() - began) * workload.samples / size
 
 
 def _probe_s(whole: Stage, usual: Action, fraction: float) -> float:
     """Real seconds of an epoch of that share of the samples, compiled."""
-    probe = Stage(whole.workload, whole.costing, fraction)
+    probe = Stage(whole.workload, whole.costing, fraction, whole.clock)
     n = min(usual.functions, probe.most_functions)
     # The first one compiles.
     walls = [probe.curve(n, usual.memory_mb, e, -math.inf, FIRST_SEED).wall_s for e in (1, 1, 2)]

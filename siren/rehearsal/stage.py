@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -97,7 +97,7 @@ class Curve:
         functions: n.
         losses: Held-out losses, the initial one first; it ends at the target or where it explodes.
         cut: Whether it ends because time was up.
-        wall_s: Real seconds that it took.
+        wall_s: Seconds that it took, on the clock.
     """
 
     functions: int
@@ -108,7 +108,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Trial:
-    """An episode of a candidate; `wall_s` are the real seconds that it took."""
+    """An episode of a candidate; `wall_s` are the seconds that it took on the clock."""
 
     candidate: str
     seed: int
@@ -125,10 +125,18 @@ class Stage:
         workload: The job.
         costing: Its laws and prices.
         fraction: Share of an epoch's samples that are trained on; 1 for all.
+        clock: What the time that a rehearsal may take is measured on, in seconds; `time.process_time`
+            for one that works in this process alone, on a machine that does other things as well.
     """
 
-    def __init__(self, workload: Workload, costing: Costing, fraction: float = 1.0) -> None:
-        self.workload, self.costing = workload, costing
+    def __init__(
+        self,
+        workload: Workload,
+        costing: Costing,
+        fraction: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.workload, self.costing, self.clock = workload, costing, clock
         self.rehearsed = workload if fraction >= 1 else subsample(workload, fraction)
         self.share = self.rehearsed.samples / workload.samples
         whole = self.rehearsed is workload
@@ -165,9 +173,9 @@ class Stage:
             epochs: The most.
             target: Held-out loss at which it ends.
             seed: Of all randomness.
-            until: It is cut off after the epoch in which `time.monotonic` passes this.
+            until: It is cut off after the epoch in which the clock passes this.
         """
-        began = time.monotonic()
+        began = self.clock()
         twin = Twin(self.rehearsed, self._costing, seed)
         timeout_s = self.costing.world.limits.timeout_rungs[-1]
         plan = EpochPlan(Action(functions, memory_mb), timeout_s, float(timeout_s), Decimal(0))
@@ -175,12 +183,12 @@ class Stage:
         highest, cut = EXPLODED_CURVE * losses[0], False
         while len(losses) <= epochs and target < losses[-1] <= highest and not cut:
             losses.append(twin.run_epoch(plan).loss)
-            cut = time.monotonic() > until and losses[-1] > target
-        return Curve(functions, np.array(losses), cut, time.monotonic() - began)
+            cut = self.clock() > until and losses[-1] > target
+        return Curve(functions, np.array(losses), cut, self.clock() - began)
 
     def trial(self, candidate: Candidate, budget_usd: Decimal, target: float, seed: int) -> Trial:
         """Plays the job once, with the budget enforced; a sub-sample is billed as the whole job."""
-        began = time.perf_counter()
+        began = self.clock()
         training = self.rehearsed.spec.training.model_copy(update={"target_loss": target})
         policy = Safeguard(candidate.policy(), Safety())
         platform = self._platform(seed, target, budget_usd)
@@ -191,7 +199,7 @@ class Stage:
             episode.success,
             episode.duration_s,
             float(episode.cost_usd),
-            time.perf_counter() - began,
+            self.clock() - began,
         )
 
     def _platform(self, seed: int, target: float, budget_usd: Decimal) -> Platform:

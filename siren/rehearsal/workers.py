@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -81,7 +80,7 @@ class Workers:
     Args:
         stage: The stage; processes that are forked share its memory.
         settings: How others make it; None to work in this process alone.
-        deadline: On `time.monotonic`; nothing is started after it, and nothing waited for.
+        deadline: On the stage's clock; nothing is started after it, and nothing waited for.
         count: How many processes; by default `usual_count`.
 
     Raises:
@@ -93,16 +92,16 @@ class Workers:
     ) -> None:
         self.deadline = deadline
         self.count = 1 if settings is None else count or usual_count()
-        self._stage = stage
+        self._stage, self.clock = stage, stage.clock
         self._executor = None if settings is None else _executor(stage, settings, self.count)
 
     @property
     def left_s(self) -> float:
         """Seconds to the deadline."""
-        return self.deadline - time.monotonic()
+        return self.deadline - self.clock()
 
     def each(self, method: str, calls: Iterable[tuple[Any, ...]], until: float) -> Iterator[Any]:
-        """The results of calls as they come; no call starts after `until`, a time of `time.monotonic`.
+        """The results of calls as they come; no call starts after `until`, a time on the stage's clock.
 
         Raises:
             WorkloadError, UsageError: What a call raised.
@@ -111,7 +110,7 @@ class Workers:
         until = min(until, self.deadline)
         if self._executor is None:
             for arguments in calls:
-                if time.monotonic() >= until:
+                if self.clock() >= until:
                     return
                 yield getattr(self._stage, method)(*arguments)
         else:
@@ -124,7 +123,7 @@ class Workers:
         running = set[Future[Any]]()
         exhausted = False
         while True:
-            while not exhausted and len(running) < self.count and time.monotonic() < until:
+            while not exhausted and len(running) < self.count and self.clock() < until:
                 arguments = next(waiting, None)
                 if arguments is None:
                     exhausted = True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from siren.simulator.observation import NAMES
 from siren.testing.tiny import tiny_costing, tiny_workload
 from siren.types import Action, UpdateRule
 from siren.worlds.laws import RULES_OF_CHANNEL
-from tests.rehearsal.clock import turn
+from tests.rehearsal.clock import Clock
 
 FIXED = Candidate("fixed:8x1769", action=Action(8, 1769))
 AGENT = Candidate("agent", agent="agent", reference=Reference(8, 1769, 10.0, 0.1))
@@ -39,10 +41,10 @@ def trial(candidate: Candidate, seed: int, duration_s: float, *, success: bool =
     return Trial(candidate.name, seed, success, duration_s, 0.01 * seed, 0.0)
 
 
-def stage_of(fraction: float = 1.0, **sections) -> Stage:
+def stage_of(fraction: float = 1.0, clock: Callable[[], float] = time.monotonic, **sections) -> Stage:
     training = {"target_loss": TARGET, **sections.pop("training", {})}
     workload = tiny_workload(training=training, **sections)
-    return Stage(workload, tiny_costing(workload), fraction)
+    return Stage(workload, tiny_costing(workload), fraction, clock)
 
 
 def rehearsed(stage: Stage, budget: str = "0.50", seconds: float = 3.0, agents=()) -> Rehearsal:
@@ -74,12 +76,11 @@ def test_the_ladder_leaves_out_what_has_too_little_memory():
     assert usual.memory_mb > 1769
 
 
-def test_a_job_that_needs_many_functions_is_looked_at_with_many(monkeypatch):
-    stage = stage_of(cost={"sample_bytes": 400_000_000})  # 96 GB in all
+def test_a_job_that_needs_many_functions_is_looked_at_with_many():
+    stage = stage_of(clock=Clock(0.02), cost={"sample_bytes": 400_000_000})  # 96 GB in all
     usual = usual_action(stage)
     assert not stage.costing.refusal(usual)
     assert usual.functions > 8
-    turn(monkeypatch, 0.02)
     found = rehearsed(stage, "500", seconds=2.0)
     assert not stage.costing.refusal(found.reference.action)
     assert min(n for n, _ in found.ladder) > 8
@@ -90,10 +91,10 @@ def test_a_job_that_no_memory_holds_is_refused():
         rehearsed(stage_of(cost={"sample_bytes": 20_000_000_000}))
 
 
-def test_a_rehearsal_finds_a_sane_count_where_the_count_matters(monkeypatch):
+def test_a_rehearsal_finds_a_sane_count_where_the_count_matters():
     """Twelve seconds of gradients an epoch, 1 to 24 functions: about that many are best."""
-    clock = turn(monkeypatch, 0.01)
-    stage = stage_of(cost=HEAVY)
+    clock = Clock(0.01)
+    stage = stage_of(clock=clock, cost=HEAVY)
     found = rehearsed(stage)
     assert found.reference.functions >= 8
     assert (
@@ -116,9 +117,8 @@ def test_a_rehearsal_finds_a_sane_count_where_the_count_matters(monkeypatch):
     assert "fresh seeds" in found.why
 
 
-def test_a_small_budget_takes_a_cheaper_action(monkeypatch):
-    turn(monkeypatch, 0.01)
-    stage = stage_of(cost=HEAVY, training={"channel": "memory"})
+def test_a_small_budget_takes_a_cheaper_action():
+    stage = stage_of(clock=Clock(0.01), cost=HEAVY, training={"channel": "memory"})
     rich = rehearsed(stage, "0.50")
     poor = rehearsed(stage, f"{rich.standings[0].cost_usd * 0.8:.6f}")
     assert poor.standings[0].successes > 0
@@ -126,26 +126,23 @@ def test_a_small_budget_takes_a_cheaper_action(monkeypatch):
     assert poor.reference.duration_s > rich.reference.duration_s
 
 
-def test_a_budget_too_small_for_every_fixed_action_still_finds_the_cheapest(monkeypatch):
-    turn(monkeypatch, 0.01)
-    found = rehearsed(stage_of(cost=HEAVY, training={"target_loss": 0.3}), "0.0333")
+def test_a_budget_too_small_for_every_fixed_action_still_finds_the_cheapest():
+    found = rehearsed(stage_of(clock=Clock(0.01), cost=HEAVY, training={"target_loss": 0.3}), "0.0333")
     assert found.choice.action == found.reference.action
     assert found.standings[0].successes == 0
     assert math.isfinite(found.reference.duration_s)
 
 
-def test_the_same_clock_gives_the_same_rehearsal(monkeypatch):
+def test_the_same_clock_gives_the_same_rehearsal():
     found = []
     for _ in range(2):
-        turn(monkeypatch, 0.01)
-        found.append(rehearsed(stage_of(cost=HEAVY)))
+        found.append(rehearsed(stage_of(clock=Clock(0.01), cost=HEAVY)))
     assert found[0] == found[1]
 
 
-def test_it_falls_back_when_proposals_are_worse(monkeypatch, tmp_path):
-    turn(monkeypatch, 0.01)
+def test_it_falls_back_when_proposals_are_worse(tmp_path):
     agents = [agent_of(tmp_path / "few", -1.0, 0.0), agent_of(tmp_path / "small", -0.5, -1.0)]
-    found = rehearsed(stage_of(cost=HEAVY), agents=agents)
+    found = rehearsed(stage_of(clock=Clock(0.01), cost=HEAVY), agents=agents)
     assert found.choice.action == found.reference.action
     assert "no proposal was faster" in found.why
     assert [s.candidate.agent for s in found.standings[1:]] != []
@@ -158,10 +155,13 @@ class Alone:
 
     count = 1
 
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
 
 @pytest.mark.parametrize("seconds", [0.1, 2.0])
-def test_a_search_proposes_where_there_is_time_for_it(monkeypatch, seconds):
-    clock, told = turn(monkeypatch, 0.01), []
+def test_a_search_proposes_where_there_is_time_for_it(seconds):
+    clock, told = Clock(0.01), []
     reference = Reference(8, 1769, 10.0, 0.1)
 
     def play(candidates, seeds, until, pool) -> list[Trial]:
@@ -174,7 +174,7 @@ def test_a_search_proposes_where_there_is_time_for_it(monkeypatch, seconds):
                 trials.append(Trial(candidate.name, seed, True, duration_s, 0.1, 0.01))
         return trials
 
-    found = search_linear(Alone(), reference, play, 0.01, clock.now_s + seconds, told.append)
+    found = search_linear(Alone(clock), reference, play, 0.01, clock.now_s + seconds, told.append)
     if seconds < 1:
         assert (found, told) == (None, [])
         return
@@ -186,9 +186,8 @@ def test_a_search_proposes_where_there_is_time_for_it(monkeypatch, seconds):
     assert told[-1].endswith(" episodes")
 
 
-def test_large_jobs_are_rehearsed_on_a_part_down_to_another_loss(monkeypatch):
-    turn(monkeypatch, 0.08)
-    stage = stage_of(cost=HEAVY, training={"batch_size": 1, "learning_rate": 0.005})
+def test_large_jobs_are_rehearsed_on_a_part_down_to_another_loss():
+    stage = stage_of(clock=Clock(0.08), cost=HEAVY, training={"batch_size": 1, "learning_rate": 0.005})
     found = rehearsed(stage, "2", seconds=6.0)
     assert found.share < 0.7
     assert found.share == pytest.approx(round(found.share * 240) / 240)
@@ -197,30 +196,27 @@ def test_large_jobs_are_rehearsed_on_a_part_down_to_another_loss(monkeypatch):
     assert found.reference.functions >= 4
 
 
-def test_a_job_too_slow_for_one_epoch_is_told_at_once(monkeypatch):
-    clock = turn(monkeypatch, 5.0)
+def test_a_job_too_slow_for_one_epoch_is_told_at_once():
+    clock = Clock(5.0)
     with pytest.raises(BudgetError, match="3 s are too short to rehearse one epoch of this job"):
-        rehearsed(stage_of(training={"batch_size": 1}))
+        rehearsed(stage_of(clock=clock, training={"batch_size": 1}))
     assert clock.now_s < 100 + 20 * clock.step_s
 
 
-def test_a_job_that_diverges_is_told(monkeypatch):
-    turn(monkeypatch, 0.01)
+def test_a_job_that_diverges_is_told():
     with pytest.raises(BudgetError, match=r"no fixed count of .* reached the loss 0.1"):
-        rehearsed(stage_of(training={"learning_rate": 1e6, "target_loss": 0.1}))
+        rehearsed(stage_of(clock=Clock(0.01), training={"learning_rate": 1e6, "target_loss": 0.1}))
 
 
-def test_a_part_that_diverges_is_told(monkeypatch):
-    turn(monkeypatch, 0.08)
-    stage = stage_of(training={"learning_rate": 1e6, "batch_size": 1, "target_loss": 0.1})
+def test_a_part_that_diverges_is_told():
+    stage = stage_of(clock=Clock(0.08), training={"learning_rate": 1e6, "batch_size": 1, "target_loss": 0.1})
     with pytest.raises(BudgetError, match="does not fall on a sub-sample"):
         rehearsed(stage, seconds=12.0)
 
 
-def test_a_job_that_is_done_already_is_told(monkeypatch):
-    turn(monkeypatch, 0.01)
+def test_a_job_that_is_done_already_is_told():
     with pytest.raises(BudgetError, match="at the target already"):
-        rehearsed(stage_of(training={"target_loss": 5.0}))
+        rehearsed(stage_of(clock=Clock(0.01), training={"target_loss": 5.0}))
 
 
 PAIRS = [("redis", rule) for rule in sorted(RULES_OF_CHANNEL["redis"])] + [("s3", UpdateRule.AVERAGE)]
@@ -228,11 +224,10 @@ PAIRS = [("redis", rule) for rule in sorted(RULES_OF_CHANNEL["redis"])] + [("s3"
 
 @pytest.mark.parametrize(("channel", "rule"), PAIRS)
 @pytest.mark.parametrize("batch_rule", ["constant", "split"])
-def test_every_rule_is_rehearsed(monkeypatch, channel, rule, batch_rule):
-    turn(monkeypatch, 0.01)
+def test_every_rule_is_rehearsed(channel, rule, batch_rule):
     training = {"channel": channel, "update_rule": rule, "batch_rule": batch_rule, "target_loss": 0.62}
     evaluator = "function" if batch_rule == "split" else "scheduler"
-    stage = stage_of(training={**training, "evaluator": evaluator})
+    stage = stage_of(clock=Clock(0.01), training={**training, "evaluator": evaluator})
     found = rehearsed(stage, seconds=1.5)
     assert isinstance(found.choice.policy(), FixedPolicy) or found.choice.weights
     assert not stage.costing.refusal(found.reference.action)
