@@ -24,7 +24,7 @@ from siren.simulator.job import ActionGrid, FixedRuns, fixed_runs
 from siren.simulator.search import Arena, fixed_candidates
 from siren.simulator.twin_jobs import loss_curve, rewind
 from siren.twin.twin import Twin
-from siren.types import Action
+from siren.types import Action, BatchRule
 
 if TYPE_CHECKING:
     from siren.evaluation.case import Case
@@ -36,14 +36,14 @@ Candidate = TypeVar("Candidate")
 FAILURE = 2.0
 """A failure counts as so many mean times of the baseline (DESIGN 6.8)."""
 
-LADDER_STEP = 2
-"""Every so many counts of the simulator's ladder are scouted in the twin: a ratio of 1.32."""
-
 SCOUT_EPOCHS = 40
 """Epochs that a count is followed for."""
 
-PROPOSED, SIZES_EACH = 12, 3
-"""Actions that are played first, and how many of them may have one count."""
+SLOW_EPOCH_S = 0.2
+"""Computing seconds of an epoch at one vCPU from which a job gets `SPARING` effort."""
+
+SLIGHT = 0.98
+"""A count that saves less than this, of time or of dollars, saves nothing."""
 
 CONFIRMED = 4
 """Actions of the compiled simulator's ranking that are played with the real ledger."""
@@ -51,8 +51,38 @@ CONFIRMED = 4
 REFINED = 1.15
 """Ratio of the counts that are played around the best."""
 
-ROUNDS = ((6, 6), (12, 4))
-"""(seeds, candidates that stay after them); the last play on all seeds that choose."""
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is tried to find the best fixed action of a job on real gradients.
+
+    Attributes:
+        ladder_step: Every so many counts of the simulator's ladder are scouted.
+        scouts: Runs of every count.
+        proposed, sizes_each: Actions that are played first, and how many of them may have one count.
+        rounds: (seeds, candidates that stay after them); the last play on all seeds that choose.
+    """
+
+    ladder_step: int
+    scouts: int
+    proposed: int
+    sizes_each: int
+    rounds: tuple[tuple[int, int], ...]
+
+
+THOROUGH = Effort(2, seeds.SCOUT_COUNT, 12, 3, ((6, 6), (12, 4)))
+"""Counts at a ratio of 1.32."""
+
+SPARING = Effort(2, 1, 6, 2, ((3, 3), (6, 2)))
+"""For jobs whose episodes take minutes. Where mini-batches keep their size, counts that save nothing are
+left out: more functions make updates staler, and so need as many epochs or more."""
+
+
+def effort_for(job: EvaluationJob) -> Effort:
+    """By what an epoch of it computes; it depends on no machine."""
+    laws = job.costing.job
+    epoch_s = laws.samples * laws.seconds_per_sample + int(laws.pushes(1)) * laws.seconds_per_push
+    return SPARING if isinstance(job, JobInTwin) and epoch_s > SLOW_EPOCH_S else THOROUGH
 
 
 @dataclass(frozen=True)
@@ -148,15 +178,18 @@ def _follow_draws(job: JobInSimulator) -> Scouted:
 def _follow_runs(job: JobInTwin) -> Scouted:
     """Real gradients, at the memory size nearest to one vCPU that the count can run at."""
     whole = grid_of(job)
-    counts = np.unique(np.append(whole.functions[::LADDER_STEP], whole.functions[-1]))
+    effort = effort_for(job)
+    counts = np.unique(np.append(whole.functions[:: effort.ladder_step], whole.functions[-1]))
     grid = ActionGrid(job.costing, counts, whole.memory_mb)
+    if effort is SPARING and job.training.batch_rule is BatchRule.CONSTANT:
+        grid = ActionGrid(job.costing, counts[_saving(grid)], whole.memory_mb)
     away = np.abs(grid.memory_mb - job.costing.world.cpu.memory_per_vcpu)
     sizes = np.where(grid.allowed, away, np.inf).argmin(axis=1)
     twin = Twin(job.workload, job.costing, seed=seeds.SCOUT)
     target = job.training.target_loss
-    epochs = np.full((len(counts), seeds.SCOUT_COUNT), -1, np.int64)
-    for s, seed in enumerate(seeds.scout_seeds()):
-        for k, n in enumerate(counts.tolist()):
+    epochs = np.full((len(grid.functions), effort.scouts), -1, np.int64)
+    for s, seed in enumerate(seeds.scout_seeds()[: effort.scouts]):
+        for k, n in enumerate(grid.functions.tolist()):
             hopeless = s >= 2 and (epochs[k, :s] < 0).all()
             if hopeless or not grid.allowed[k].any():
                 continue
@@ -165,6 +198,17 @@ def _follow_runs(job: JobInTwin) -> Scouted:
             if losses[-1] <= target:
                 epochs[k, s] = len(losses) - 1
     return Scouted(grid, epochs)
+
+
+def _saving(grid: ActionGrid) -> NDArray[np.bool_]:
+    """Counts that at some memory size save time or dollars over every action of fewer functions."""
+    epoch_s, usd = (np.where(grid.allowed, x[0], np.inf) for x in (grid.duration_s, grid.marginal_usd))
+    saves = np.zeros(len(grid.functions), np.bool_)
+    for k in range(len(grid.functions)):
+        fewer_s, fewer_usd = epoch_s[:k].reshape(-1, 1), usd[:k].reshape(-1, 1)
+        as_good = (SLIGHT * fewer_s <= epoch_s[k]) & (SLIGHT * fewer_usd <= usd[k])
+        saves[k] = (grid.allowed[k] & ~as_good.any(axis=0)).any()
+    return saves
 
 
 @dataclass(frozen=True)
@@ -220,7 +264,7 @@ class Race:
         return Trials(success > 0, elapsed_s, cost_usd)
 
     def best(
-        self, candidates: Sequence[Candidate], rounds: Sequence[tuple[int, int]] = ROUNDS
+        self, candidates: Sequence[Candidate], rounds: Sequence[tuple[int, int]] = THOROUGH.rounds
     ) -> tuple[Candidate, Trials]:
         """The candidate of least failure-counted time, after rounds in which most leave."""
         left = list(candidates)
@@ -252,10 +296,10 @@ def ranked(trials: Sequence[Trials]) -> list[int]:
 def best_fixed(case: Case) -> Baseline:
     """The best fixed action of the whole grid, chosen on `seeds.select_seeds`."""
     propose = _from_arena if isinstance(case.job, JobInSimulator) else _from_ladder
-    proposed = propose(case)
+    proposed, rounds = propose(case), effort_for(case.job).rounds
     race = Race(case, FixedPolicy)
-    first, _ = race.best(proposed)
-    action, trials = race.best(list(dict.fromkeys([first, *_near(case, first)])))
+    first, _ = race.best(proposed, rounds)
+    action, trials = race.best(list(dict.fromkeys([first, *_near(case, first)])), rounds)
     success = trials.success
     return Baseline(
         functions=action.functions,
@@ -279,7 +323,7 @@ def _expected_s(case: Case, action: Action) -> float:
 
 def _from_ladder(case: Case) -> list[Action]:
     """The most promising actions by the scouted epochs and the closed forms."""
-    grid, budget = case.scouted.grid, float(case.budget_usd)
+    grid, budget, effort = case.scouted.grid, float(case.budget_usd), effort_for(case.job)
     runs = case.scouted.runs()
     duration_s = np.stack([r.duration_s for r in runs])
     within = np.stack([r.needed_usd for r in runs]) <= budget
@@ -291,9 +335,9 @@ def _from_ladder(case: Case) -> list[Action]:
     for flat in np.argsort(np.where(fits > 0, counted, np.inf), axis=None, kind="stable").tolist():
         level, size = np.unravel_index(flat, counted.shape)
         n, m = int(grid.functions[level]), int(grid.memory_mb[size])
-        if fits[level, size] > 0 and sum(a.functions == n for a in chosen) < SIZES_EACH:
+        if fits[level, size] > 0 and sum(a.functions == n for a in chosen) < effort.sizes_each:
             chosen.append(Action(n, m))
-        if len(chosen) == PROPOSED:
+        if len(chosen) == effort.proposed:
             break
     return chosen
 

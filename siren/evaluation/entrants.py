@@ -172,7 +172,7 @@ SWITCHES, MORE, FEWER = (0.3, 0.1, 0.03), (1.0, 1.5, 2.2, 3.2), (1.0, 0.7, 0.5)
 """Schedules around the best fixed action that are tried: shares of the initial gap, factors on its count."""
 
 ROUNDS = ((4, 10), (10, 4))
-"""See `siren.evaluation.baseline.ROUNDS`."""
+"""See `siren.evaluation.baseline.Effort`."""
 
 Schedule = tuple[Action, Action, float]
 

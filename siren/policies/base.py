@@ -150,7 +150,7 @@ class JobView:
         if not fit:
             return ()
         n, m = np.array([(a.functions, a.memory_mb) for a in fit], np.float64).T
-        ends = costing.expect(n, m, n, n).handler_s + WORKER_MARGIN_S <= limits.timeout_rungs[-1]
+        ends = costing.expect(n, m, n, n).handler_s <= costing.longest_work_s
         return tuple(action for action, does in zip(fit, ends.tolist(), strict=True) if does)
 
     def check_action(self, action: Action) -> None:
@@ -179,14 +179,16 @@ class JobView:
         n = np.array([a.functions for a in actions], np.float64)
         m = np.array([a.memory_mb for a in actions], np.float64)
         duration_s, marginal_usd, handler_s, billed_s = np.ascontiguousarray(rows.T)
-        longest_s = np.array(timeouts) + self.costing.world.limits.init_max
+        upper_s = [cold[a, a.functions, a.functions].upper_s for a in actions]
+        lifetimes = np.array([self.costing.lifetimes(upper) for upper in upper_s])
+        longest_s = (np.array(timeouts) + self.costing.world.limits.init_max) * lifetimes
         return Predictions(
             functions=n,
             memory_mb=m,
             duration_s=duration_s,
             marginal_usd=marginal_usd,
             excess_usd=n * m / MB_PER_GB * (longest_s - billed_s) * self.costing.usd_per_gb_s,
-            upper_s=np.array([cold[a, a.functions, a.functions].upper_s for a in actions]),
+            upper_s=np.array(upper_s),
             handler_s=handler_s,
         )
 
@@ -242,8 +244,8 @@ class JobView:
         p = self.predict(actions)
         worst = []
         for k in np.argsort(p.marginal_usd, kind="stable")[:CHEAPEST].tolist():
-            *_, timeout_s = self.costing.rungs(float(p.upper_s[k]), float(p.handler_s[k]))
-            worst.append(self.costing.worst_case(actions[k], timeout_s, self.outlook))
+            *_, (timeout_s, lifetimes) = self.costing.terms(float(p.upper_s[k]), float(p.handler_s[k]))
+            worst.append(self.costing.worst_case(actions[k], timeout_s, self.outlook, lifetimes))
         return min(worst)
 
     def neighbours(self, action: Action) -> tuple[Action, ...]:

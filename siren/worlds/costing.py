@@ -30,6 +30,16 @@ WORKER_MARGIN_S = 0.25
 EVALUATOR_SLACK = 2.0
 """An evaluation function's timeout covers so many times its expected duration."""
 
+LIFETIMES = 24
+"""Functions of real platforms that go on with one share of an epoch after another, at most: 6 hours."""
+
+RERUNS = 2
+"""Beyond those, a real platform may repeat a function so often, inside the same reservation, when it is
+killed or its answer lost."""
+
+PREPARATION_S = 600.0
+"""Time that a real platform may take for what is no function's: storing the data, publishing a version."""
+
 EXPECTATIONS_KEPT = 8
 """Answers of `Costing.expect` that are kept."""
 
@@ -63,12 +73,15 @@ class EpochPlan:
         timeout_s: The platform's own timeout, one of the world's rungs.
         deadline_s: When a worker stops itself, from its handler's start.
         reserve_usd: The most that the epoch can bill.
+        lifetimes: Functions that may follow one another on each share of the epoch, where it is expected
+            to outlast the timeout; all are in the reservation.
     """
 
     action: Action
     timeout_s: int
     deadline_s: float
     reserve_usd: Decimal
+    lifetimes: int = 1
 
 
 def _once(ask: Callable[[Costing, Action], Answer]) -> Callable[[Costing, Action], Answer]:
@@ -93,17 +106,20 @@ class Costing:
         world: Where it runs.
         job: What runs.
         pricer: Its prices.
+        lifetimes_max: How many functions may follow one another on one share of an epoch: 1 where the
+            platform launches none again (the twin), `LIFETIMES` where it does.
     """
 
-    def __init__(self, world: World, job: Job, pricer: Pricer) -> None:
+    def __init__(self, world: World, job: Job, pricer: Pricer, *, lifetimes_max: int = 1) -> None:
         self.world = world
         self.job = job
         self.pricer = pricer
+        self.lifetimes_max = lifetimes_max
         self.setup_puts = math.ceil(job.dataset_samples * job.sample_bytes / laws.OBJECT_BYTES) + 1
         self.uses_cache = job.channel is ChannelKind.REDIS
         self._answers: dict[tuple[str, Action], Any] = {}
         self._expected: dict[tuple[tuple[tuple[int, ...], bytes], ...], ExpectedEpoch] = {}
-        self._worst_usd: dict[tuple[Action, int, bool, Decimal], Decimal] = {}
+        self._worst_usd: dict[tuple[Action, int, int, bool, Decimal], Decimal] = {}
 
     def stored_gb(self, functions: laws.Quantity) -> laws.Quantity:
         """GB in S3 during an epoch: the data, the model, and under `average` every function's copy."""
@@ -165,6 +181,26 @@ class Costing:
             if rung < covering and rung >= expected_s + WORKER_MARGIN_S:
                 yield rung
 
+    @property
+    def longest_work_s(self) -> float:
+        """The most that one share of an epoch can take, over all its lifetimes."""
+        return self.lifetimes_max * (self.world.limits.timeout_rungs[-1] - WORKER_MARGIN_S)
+
+    def lifetimes(self, seconds: float) -> int:
+        """Functions of the longest timeout that so much work of one share takes, as far as allowed."""
+        longest_s = self.world.limits.timeout_rungs[-1] - WORKER_MARGIN_S
+        return max(1, math.ceil(min(seconds / longest_s, self.lifetimes_max)))
+
+    def terms(self, upper_s: float, expected_s: float) -> Iterator[tuple[int, int]]:
+        """(timeout, lifetimes) worth trying, the most comfortable first; see `rungs`."""
+        longest = self.world.limits.timeout_rungs[-1]
+        for timeout_s in self.rungs(upper_s, expected_s):
+            most, least = (
+                (self.lifetimes(upper_s), self.lifetimes(expected_s)) if timeout_s == longest else (1, 1)
+            )
+            for lifetimes in range(most, least - 1, -1):
+                yield timeout_s, lifetimes
+
     @_once
     def epoch_laws(self, action: Action) -> laws.EpochLaws:
         """The times of an epoch of one action, before noise; see `siren.worlds.laws`."""
@@ -186,41 +222,44 @@ class Costing:
             evaluate_s = self._evaluation_s(action)
             upper_s = max(upper_s, EVALUATOR_SLACK * evaluate_s)
             expected_s = max(expected_s, evaluate_s)
-        for timeout_s in self.rungs(upper_s, expected_s):
-            reserve = self.worst_case(action, timeout_s, outlook)
+        for timeout_s, lifetimes in self.terms(upper_s, expected_s):
+            reserve = self.worst_case(action, timeout_s, outlook, lifetimes)
             if reserve <= outlook.left_usd:
-                return EpochPlan(action, timeout_s, timeout_s - WORKER_MARGIN_S, reserve)
+                return EpochPlan(action, timeout_s, timeout_s - WORKER_MARGIN_S, reserve, lifetimes)
         return None
 
-    def worst_case(self, action: Action, timeout_s: int, outlook: Outlook) -> Decimal:
+    def worst_case(self, action: Action, timeout_s: int, outlook: Outlook, lifetimes: int = 1) -> Decimal:
         """The most that an epoch can bill when the platform itself ends functions at `timeout_s`."""
         totals, pricer = outlook.totals, self.pricer
-        key = action, timeout_s, outlook.epoch == 1, pricer.dearest_usd_per_gb_s(totals)
+        key = action, timeout_s, lifetimes, outlook.epoch == 1, pricer.dearest_usd_per_gb_s(totals)
         if key not in self._worst_usd:
-            bounds = replace(self.bounds(action, timeout_s, outlook), cache_until_s=0.0)
+            bounds = replace(self.bounds(action, timeout_s, outlook, lifetimes), cache_until_s=0.0)
             self._worst_usd[key] = pricer.worst_case(bounds, previous=totals)
-        cache_usd = pricer.cache_usd(self._cache_until_s(action, timeout_s, outlook), totals)
+        cache_usd = pricer.cache_usd(self._cache_until_s(action, timeout_s, outlook, lifetimes), totals)
         with exact():
             return self._worst_usd[key] + cache_usd
 
-    def bounds(self, action: Action, timeout_s: int, outlook: Outlook) -> EpochBounds:
+    def bounds(self, action: Action, timeout_s: int, outlook: Outlook, lifetimes: int = 1) -> EpochBounds:
         """The most of everything that an epoch can use."""
         n, billing, limits = action.functions, self.world.billing, self.world.limits
         epoch = self.epoch_laws(action)
         evaluations = 1 if self.job.evaluator_is_function else 0
+        reruns = RERUNS if self.lifetimes_max > 1 else 0
         puts, gets = self._most_requests(n, epoch)
         return EpochBounds(
             functions=n,
             memory_mb=action.memory_mb,
             timeout_s=timeout_s,
             max_init_s=limits.init_max,
+            retries=reruns,
+            reruns=lifetimes - 1,
             ephemeral_mb=billing.ephemeral_storage,
-            s3_puts=puts + (self.setup_puts if outlook.epoch == 1 else 0),
-            s3_gets=gets,
-            s3_gb_s=self.stored_gb(n) * self.longest_s(action, timeout_s),
-            log_bytes=(n + evaluations) * billing.log_per_invocation,
+            s3_puts=lifetimes * puts + (self.setup_puts if outlook.epoch == 1 else 0),
+            s3_gets=lifetimes * gets,
+            s3_gb_s=self.stored_gb(n) * self.longest_s(action, timeout_s, lifetimes),
+            log_bytes=(n + evaluations) * (lifetimes + reruns) * billing.log_per_invocation,
             egress_bytes=int(laws.egress_bytes(self.job, n)),
-            cache_until_s=self._cache_until_s(action, timeout_s, outlook),
+            cache_until_s=self._cache_until_s(action, timeout_s, outlook, lifetimes),
             evaluations=evaluations,
             evaluator_memory_mb=action.memory_mb if evaluations else 0,
             evaluator_timeout_s=timeout_s if evaluations else 0.0,
@@ -262,11 +301,14 @@ class Costing:
         """Why an epoch of an action would be paid and not finished; empty if it would."""
         n, m = np.array([float(action.functions)]), np.array([float(action.memory_mb)])
         needed_s, longest = float(self.expect(n, m, n, n).handler_s[0]), self.world.limits.timeout_rungs[-1]
-        if needed_s + WORKER_MARGIN_S <= longest:
+        if needed_s <= self.longest_work_s:
             return ""
+        successors = (
+            f", and at most {self.lifetimes_max} follow one another" if self.lifetimes_max > 1 else ""
+        )
         return (
             f"an epoch on {action.functions} functions of {action.memory_mb} MB needs about "
-            f"{needed_s:,.0f} s of each, and none lives longer than {longest} s; "
+            f"{needed_s:,.0f} s of each, and none lives longer than {longest} s{successors}; "
             "choose more functions or more memory"
         )
 
@@ -288,15 +330,17 @@ class Costing:
         each = math.ceil(int(self.job.pushes(action.functions)) / action.functions)
         return each * (2 * action.functions + 8)
 
-    def _cache_until_s(self, action: Action, timeout_s: int, outlook: Outlook) -> float:
+    def _cache_until_s(self, action: Action, timeout_s: int, outlook: Outlook, lifetimes: int) -> float:
         """The run's clock when an epoch may need its cache no longer; 0 without a cache."""
-        return outlook.elapsed_s + self.longest_s(action, timeout_s) if self.uses_cache else 0.0
+        return outlook.elapsed_s + self.longest_s(action, timeout_s, lifetimes) if self.uses_cache else 0.0
 
-    def longest_s(self, action: Action, timeout_s: int) -> float:
+    def longest_s(self, action: Action, timeout_s: int, lifetimes: int = 1) -> float:
         """Seconds from launch to the end of the evaluation, if everything takes as long as it may."""
         n, start, epoch = action.functions, self.world.start, self.epoch_laws(action)
         launch_s = n / start.fan_out + n / start.scale_out_rate + start.warm + start.placement
         landed_s = launch_s + self.world.limits.init_max + timeout_s + n * epoch.service_s
+        if self.lifetimes_max > 1:
+            landed_s = (lifetimes + RERUNS) * landed_s + PREPARATION_S
         return float(landed_s + epoch.merge_s + epoch.evaluate_s)
 
     def _most_requests(self, n: int, epoch: laws.EpochLaws) -> tuple[int, int]:
@@ -313,8 +357,8 @@ class Costing:
         return int(puts), int(gets)
 
 
-def make_costing(world: World, job: Job) -> Costing:
-    """The laws and prices of a job in a world.
+def make_costing(world: World, job: Job, *, lifetimes_max: int = 1) -> Costing:
+    """The laws and prices of a job in a world; `lifetimes_max` as in `Costing`.
 
     Raises:
         ChannelError: The update rule and the channel do not go together.
@@ -345,4 +389,4 @@ def make_costing(world: World, job: Job) -> Costing:
         init_billed=billing.init_billed,
         cache_node=store.node or None,
     )
-    return Costing(world, job, pricer)
+    return Costing(world, job, pricer, lifetimes_max=lifetimes_max)

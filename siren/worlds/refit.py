@@ -87,4 +87,4 @@ def scaled(costing: Costing, scales: Scales) -> Costing:
     job = replace(
         job, seconds_per_sample=job.seconds_per_sample * c, seconds_per_push=job.seconds_per_push * c
     )
-    return Costing(world, job, costing.pricer)
+    return Costing(world, job, costing.pricer, lifetimes_max=costing.lifetimes_max)
