@@ -1,0 +1,1 @@
+"""Parameter channels: S3 objects and Redis."""
