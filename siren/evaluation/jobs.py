@@ -48,7 +48,7 @@ MIXED = "mixed"
 """The rule of a cell whose jobs have several."""
 
 DECISIVE = (
-    *("hsp", "money", "platforms", "twin", "workloads", "worlds", "loop.py"),
+    *("hsp", "money", "twin", "workloads", "worlds", "loop.py", "platforms/base.py", "platforms/twin.py"),
     *(f"evaluation/{name}.py" for name in ("baseline", "case", "episode", "jobs", "seeds")),
     *(f"policies/{name}.py" for name in ("base", "fixed")),
     *("simulator/core.py", "simulator/fitted.py", "simulator/job.py", "simulator/platform.py"),

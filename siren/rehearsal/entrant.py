@@ -12,9 +12,9 @@ from siren.evaluation.case import Case
 from siren.evaluation.entrants import Kind
 from siren.evaluation.jobs import TWIN, JobInTwin
 from siren.policies import Policy
-from siren.rehearsal.rehearse import rehearse
-from siren.rehearsal.stage import Candidate, Stage
-from siren.rehearsal.store import to_json
+from siren.rehearsal.rehearse import Rehearsal, rehearse
+from siren.rehearsal.stage import Stage
+from siren.rehearsal.store import from_json, to_json
 from siren.worlds import World
 
 SECONDS = 20.0
@@ -38,8 +38,9 @@ def _check(argument: str, worlds: Iterable[World]) -> None:
     _seconds(argument)
 
 
-def _rehearsed(case: Case, argument: str) -> Policy:
-    job, seconds = case.job, _seconds(argument)
+def rehearsed_case(case: Case, seconds: float) -> Rehearsal:
+    """What a rehearsal of a case finds, for so many seconds of one core's time; kept for next time."""
+    job = case.job
     assert isinstance(job, JobInTwin)
 
     def find() -> dict[str, Any]:
@@ -47,8 +48,11 @@ def _rehearsed(case: Case, argument: str) -> Policy:
         target = job.training.target_loss
         return to_json(rehearse(stage, None, case.budget_usd, seconds, target_loss=target))
 
-    kept = case.chosen(f"rehearsed:{seconds:g}", find, CODE)
-    return Candidate.from_json(kept["choice"]).policy()
+    return from_json(case.chosen(f"rehearsed:{seconds:g}", find, CODE))
+
+
+def _rehearsed(case: Case, argument: str) -> Policy:
+    return rehearsed_case(case, _seconds(argument)).choice.policy()
 
 
 REHEARSED = Kind(_rehearsed, check=_check, platforms=(TWIN,))

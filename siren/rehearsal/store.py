@@ -31,6 +31,11 @@ def to_json(rehearsal: Rehearsal) -> dict[str, Any]:
     return found
 
 
+def from_json(kept: Mapping[str, Any]) -> Rehearsal:
+    """What `to_json` returned."""
+    return _REHEARSAL.validate_python(kept)
+
+
 def resolved_job(workload: Workload, world: World) -> dict[str, Any]:
     """Everything that decides a job's course: its workload, its `model.py`, and its world, as JSON.
 
