@@ -86,8 +86,8 @@ def _download(wheel: Wheel, folder: Path, cached: Path) -> bytes:
 
 def _unavailable(wheel: Wheel, cached: Path, reason: str) -> PlatformError:
     return PlatformError(
-        f"cannot fetch {wheel.filename}: {' '.join(reason.split())}; check pip's access to its package index, "
-        f"or place that file at {cached}"
+        f"cannot fetch {wheel.filename}: {' '.join(reason.split())}; check pip's access to its package "
+        f"index, or place that file at {cached}"
     )
 
 

@@ -13,7 +13,7 @@ from siren.platforms.imports import folder_modules, needed_packages
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     files = {
-        "model.py": "import math\nimport numpy as np\nfrom layers import Dense\n\ndef load():\n    import blocks\n",
+        "model.py": "import math\nimport numpy\nfrom layers import Dense\n\ndef f():\n    import blocks\n",
         "layers.py": "import initial, scipy.special\n",
         "initial.py": "",
         "blocks/__init__.py": "from .conv import Conv\n",
