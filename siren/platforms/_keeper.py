@@ -25,6 +25,7 @@ PR_SET_CHILD_SUBREAPER = 36
 # Forks of the parent may hold the lifeline open after its death: then its id tells.
 PARENT_CHECK_S = 0.5
 STEP_S = 0.01
+HANDLED = (signal.SIGCHLD, signal.SIGTERM)
 
 
 def prctl(option: int, value: int) -> None:
@@ -44,10 +45,11 @@ def start(command: list[str], own: tuple[int, ...]) -> int:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != keeper:
             os._exit(1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (*HANDLED, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         for descriptor in own:
             os.close(descriptor)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         os.execvp(command[0], command)
     except OSError as error:
         print(f"cannot run {command[0]}: {error.strerror}", file=sys.stderr, flush=True)
@@ -130,11 +132,14 @@ def main(arguments: list[str]) -> int:
     signals, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
+    for number in HANDLED:
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(wake)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # Until the command is itself, it would handle a signal as this process does.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     pid = start(command, (lifeline, tell))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     os.write(tell, b"%d\n" % pid)
     keep_only(lifeline, signals, wake)
     status = wait(pid, lifeline, signals, parent)
