@@ -101,9 +101,9 @@ def _from_json(line: str) -> Report | None:
     if not isinstance(record, dict) or record.get("type") != "platform.report":
         return None
     record = record.get("record")
-    metrics = record.get("metrics") if isinstance(record, dict) else None
-    if not isinstance(metrics, dict):
+    if not isinstance(record, dict) or not isinstance(record.get("metrics"), dict):
         return None
+    metrics = record["metrics"]
     values = {name: metrics[key] for name, key in _JSON_NAMES.items() if key in metrics}
     return _report(str(record.get("requestId", "")), values, str(record.get("status", "")))
 

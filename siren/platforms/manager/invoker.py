@@ -1,0 +1,241 @@
+"""Hundreds of synchronous invocations in flight, on one thread.
+
+boto3 holds a thread for each call. Here botocore writes, validates and signs the requests and reads the
+answers, as it does inside boto3, and aiohttp carries them on one event loop. Nothing is ever repeated by
+the transport: an invocation that may have run is billed, and only the caller knows if another fits.
+`experiments/bench/fan_out.py` measures it against threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from siren.errors import MissingExtraError, PlatformError
+from siren.platforms.backend import Backend
+from siren.platforms.manager.clients import lambda_client, session
+from siren.platforms.manager.report_line import Report, parse_log
+
+if TYPE_CHECKING:
+    import aiohttp
+
+CONNECT_S = 10.0
+IN_FLIGHT = 2000
+"""Connections at once, and with them sockets; a request above that waits for one."""
+_NOT_RUN = frozenset({409, 429})
+"""Refused before it ran, and not billed: throttled, or the function is being changed (facts/aws.md 1.2)."""
+_SERVER_ERROR = 500
+_SHOWN = 300
+
+Result = TypeVar("Result")
+
+
+class Fate(enum.Enum):
+    """What became of an invocation."""
+
+    RETURNED = enum.auto()
+    """It ran; also if the function failed."""
+    REFUSED = enum.auto()
+    """It did not run and is not billed."""
+    LOST = enum.auto()
+    """It may have run: nobody will tell."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back of an invocation.
+
+    Attributes:
+        fate: See `Fate`.
+        payload: What the function returned, or its error.
+        failed: Whether the function failed.
+        report: Its REPORT line, if one came.
+        wait_s: Before it is tried again, where AWS says so; else 0.
+        throttled: Whether it was refused for its rate or number.
+        detail: What went wrong, in one line.
+    """
+
+    fate: Fate
+    payload: bytes = b""
+    failed: bool = False
+    report: Report | None = None
+    wait_s: float = 0.0
+    throttled: bool = False
+    detail: str = ""
+
+
+class Invoker:
+    """Invokes functions of a backend on an event loop of its own, in one background thread.
+
+    Args:
+        backend: Where the Lambda API is.
+
+    Raises:
+        MissingExtraError: aiohttp or boto3 is not installed.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        try:
+            import aiohttp
+        except ImportError as error:
+            raise MissingExtraError("aiohttp", backend.name) from error
+        self._aiohttp = aiohttp
+        self._api = _Api(backend)
+        self._session: aiohttp.ClientSession | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="siren-invoker", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Runs a coroutine on the loop and waits for it; it is cancelled if this thread is interrupted."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def invoke(self, function: str, payload: bytes, *, longest_s: float) -> Answer:
+        """Invokes a function and waits for what it returns; runs on the loop.
+
+        Args:
+            function: ARN of a published version.
+            payload: JSON.
+            longest_s: Silence after which the answer counts as lost; above the version's timeout.
+
+        Raises:
+            PlatformError: The request is wrong, or forbidden; it did not run.
+        """
+        request = self._api.request(function, payload)
+        import yarl
+
+        url = yarl.URL(request.url, encoded=True)  # the signature is of these very characters
+        timeout = self._aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=longest_s)
+        try:
+            async with self._http().post(
+                url, data=request.body, headers=dict(request.headers.items()), timeout=timeout
+            ) as response:
+                body = await response.read()
+        except (self._aiohttp.ClientConnectorError, self._aiohttp.ConnectionTimeoutError) as error:
+            return Answer(Fate.REFUSED, detail=_said(error))
+        except (self._aiohttp.ClientError, OSError, TimeoutError) as error:
+            return Answer(Fate.LOST, detail=_said(error))
+        return self._api.answer(function, response.status, dict(response.headers.items()), body)
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = self._aiohttp.TCPConnector(limit=IN_FLIGHT)
+            self._session = self._aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, trust_env=False
+            )
+        return self._session
+
+    def close(self) -> None:
+        """Drops every connection and ends the thread; may be called more than once."""
+        if self._loop.is_closed():
+            return
+        self.run(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+
+class _Api:
+    """botocore's part: requests that are valid and signed, answers that are read."""
+
+    def __init__(self, backend: Backend) -> None:
+        client = lambda_client(backend)
+        from botocore.parsers import create_parser
+        from botocore.serialize import create_serializer
+
+        model = client.meta.service_model
+        self._operation = model.operation_model("Invoke")
+        shape = self._operation.output_shape
+        assert shape is not None
+        self._shape = shape
+        self._write = create_serializer(model.metadata["protocol"], include_validation=True)
+        self._read = create_parser(model.metadata["protocol"])
+        self._endpoint, self._region = client.meta.endpoint_url, backend.region
+        self._credentials = session(backend).get_credentials()
+        self._backend = backend.name
+        if self._credentials is None:
+            raise PlatformError(
+                "no AWS credentials were found: run `aws configure`, or set AWS_PROFILE, and try again"
+            )
+
+    def request(self, function: str, payload: bytes) -> Any:
+        """A signed request, to be sent now."""
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import create_request_object, prepare_request_dict
+        from botocore.exceptions import ParamValidationError
+
+        parameters = {
+            "FunctionName": function,
+            "InvocationType": "RequestResponse",
+            "LogType": "Tail",
+            "Payload": payload,
+        }
+        try:
+            described = self._write.serialize_to_request(parameters, self._operation)
+        except ParamValidationError as error:
+            raise PlatformError(f"{error}: this is a defect in Siren, please report it") from error
+        prepare_request_dict(described, self._endpoint)
+        request = create_request_object(described)
+        SigV4Auth(self._credentials.get_frozen_credentials(), "lambda", self._region).add_auth(request)
+        return request.prepare()
+
+    def answer(self, function: str, status: int, headers: dict[str, str], body: bytes) -> Answer:
+        """What an HTTP response means.
+
+        Raises:
+            PlatformError: The request is wrong, or forbidden.
+        """
+        from botocore.compat import HTTPHeaders
+
+        described = {"status_code": status, "headers": HTTPHeaders.from_dict(headers), "body": body}
+        parsed = self._read.parse(described, self._shape)
+        if status < 300:
+            return Answer(
+                Fate.RETURNED,
+                payload=parsed.get("Payload") or b"",
+                failed=bool(parsed.get("FunctionError")),
+                report=parse_log(parsed.get("LogResult") or ""),
+            )
+        error = parsed.get("Error", {})
+        reason = parsed.get("Reason") or parsed.get("reason") or ""
+        said = " ".join(str(part) for part in (error.get("Code"), reason, error.get("Message")) if part)
+        detail = f"HTTP {status} {said}"[:_SHOWN]
+        if status in _NOT_RUN:
+            wait_s = _seconds(parsed.get("retryAfterSeconds") or _header(headers, "retry-after"))
+            return Answer(Fate.REFUSED, wait_s=wait_s, throttled=status == 429, detail=detail)
+        if status >= _SERVER_ERROR:
+            return Answer(Fate.LOST, detail=detail)
+        hint = "look at its permissions" if status == 403 else "deploy it again, or report a defect in Siren"
+        raise PlatformError(f"Lambda refuses to invoke {function}: {detail}; {hint}")
+
+
+def _header(headers: dict[str, str], name: str) -> str:
+    return next((value for key, value in headers.items() if key.lower() == name), "")
+
+
+def _seconds(text: object) -> float:
+    try:
+        return max(0.0, float(str(text)))
+    except ValueError:
+        return 0.0
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__} {error}".strip()[:_SHOWN]
