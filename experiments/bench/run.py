@@ -96,7 +96,8 @@ def versions_kept(repeats: int) -> dict[str, float]:
     """Parameter vectors that the twin keeps at once, by number of functions."""
     del repeats
     from siren.hsp import quotas
-    from siren.twin import events, replay
+    from siren.twin import replay
+    from siren.worlds import events
 
     found = {}
     none = events.Latency(0.0005, 0.2, 0.0, 0.0, 2.0, 0.0)

@@ -140,7 +140,8 @@ def _draw_job(scenario: Scenario, rng: np.random.Generator) -> tuple[Job, float]
     samples = batch * work.pushes.draw_count(rng)
     overhead, compute_s = work.push_overhead.draw(rng), work.compute_s.draw(rng)
     per_sample_s = compute_s / samples
-    s3 = update_rule in RULES_OF_CHANNEL[ChannelKind.S3] and rng.random() >= REDIS_SHARE
+    carriers = [c for c in (ChannelKind.S3, ChannelKind.REDIS) if update_rule in RULES_OF_CHANNEL[c]]
+    s3 = carriers == [ChannelKind.S3] or (ChannelKind.S3 in carriers and rng.random() >= REDIS_SHARE)
     job = Job(
         update_rule=update_rule,
         batch_rule=batch_rule,

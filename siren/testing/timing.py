@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from siren.hsp import quotas
 from siren.testing.tiny import tiny_workload
-from siren.twin import events, replay
+from siren.twin import replay
 from siren.twin.twin import Params, Twin
+from siren.worlds import events
 from siren.worlds.costing import make_costing
 from siren.worlds.laws import Job
 from siren.worlds.world import World

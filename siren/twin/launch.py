@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siren.hsp.quotas import Quotas
-from siren.twin import events
 from siren.twin.environments import Placement
 from siren.types import ChannelKind
+from siren.worlds import events
 from siren.worlds.costing import EpochPlan
 from siren.worlds.laws import EpochLaws, Job
-from siren.worlds.world import Store, World
+from siren.worlds.world import World
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def launch(
     init_s = np.where(placement.cold, np.minimum(init_s, world.limits.init_max), 0.0)
     began_s = np.arange(n) / start.fan_out + placement.wait_s
     began_s += np.where(placement.cold, start.placement + init_s, start.warm)
-    s3 = latency(world.channels[ChannelKind.S3], read=True)
+    s3 = events.latency_of(world.channels[ChannelKind.S3], read=True)
     load_s = events.draw_latencies(rng, s3, n) + float(laws.load_s)
     # A worker that is still loading at its deadline stops there.
     load_s = np.where(placement.load, np.minimum(load_s, plan.deadline_s), 0.0)
@@ -72,11 +72,3 @@ def launch(
         began_s + load_s, began_s + plan.deadline_s, began_s + plan.timeout_s, slowness, hangs
     )
     return Launch(began_s, init_s, load_s, starts)
-
-
-def latency(store: Store, *, read: bool) -> events.Latency:
-    """A store's law of latency as the kernels take it."""
-    median, sigma = (store.read_median, store.read_sigma) if read else (store.write_median, store.write_sigma)
-    return events.Latency(
-        median, sigma, store.tail_probability, store.tail_min, store.tail_shape, store.tail_max
-    )

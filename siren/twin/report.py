@@ -9,11 +9,12 @@ import numpy as np
 
 from siren.hsp.quotas import Quotas
 from siren.money.billed_time import billed_ms, billed_ms_array
-from siren.twin import events, replay
+from siren.twin import replay
 from siren.twin.environments import Placement
 from siren.twin.launch import Launch
 from siren.types import EpochReport, GradientStatistics, UpdateRule, Usage
 from siren.units import MS_PER_S
+from siren.worlds import events
 from siren.worlds.costing import Costing, EpochPlan
 from siren.worlds.laws import BARRIER_RULES, EpochLaws, egress_bytes, memory_needed_mb, s3_requests
 

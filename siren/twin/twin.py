@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siren.hsp import quotas, rules
-from siren.twin import events, replay
+from siren.twin import replay
 from siren.twin.compiled import Compiled
 from siren.twin.environments import Environments, Shard
-from siren.twin.launch import latency, launch
+from siren.twin.launch import launch
 from siren.twin.report import Course, Outcome, report
 from siren.types import Action, EpochReport, UpdateRule
 from siren.workloads.workload import Workload
-from siren.worlds import laws
+from siren.worlds import events, laws
 from siren.worlds.costing import Costing, EpochPlan
 from siren.worlds.laws import Job
 from siren.worlds.world import World
@@ -157,8 +157,8 @@ class Twin:
     ) -> events.Trace:
         store = self.world.channels[self.job.channel]
         times = events.Times(
-            read=latency(store, read=True),
-            write=latency(store, read=False),
+            read=events.latency_of(store, read=True),
+            write=events.latency_of(store, read=False),
             transfer_s=float(now.transfer_s),
             push_overhead_s=float(now.push_overhead_s),
             sample_s=float(now.sample_s),

@@ -371,9 +371,12 @@ def make_costing(world: World, job: Job, *, lifetimes_max: int = 1) -> Costing:
         )
     if job.update_rule not in laws.RULES_OF_CHANNEL[job.channel]:
         rules = ", ".join(sorted(laws.RULES_OF_CHANNEL[job.channel]))
+        adds = UpdateRule.ADDITIVE in laws.RULES_OF_CHANNEL[job.channel]
+        other = ChannelKind.S3 if adds else ChannelKind.REDIS
+        why = "adds in place, so `additive` does the same in one request" if adds else "has no atomic add"
         raise ChannelError(
-            f"update rule {job.update_rule} cannot run over channel {job.channel}, which has no atomic add: "
-            f"choose --channel redis, or --update-rule {rules}"
+            f"update rule {job.update_rule} cannot run over channel {job.channel}, which {why}: "
+            f"choose --channel {other}, or --update-rule {rules}"
         )
     if job.model_bytes > store.max_bytes:
         raise ChannelError(

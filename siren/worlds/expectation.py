@@ -27,10 +27,6 @@ from siren.worlds.laws import (
 )
 from siren.worlds.world import Store, World
 
-QUEUED, QUEUE_TURN = 10.0, 0.45
-"""Under `cas`, where a write takes less than `QUEUED` services, pushes queue at the store and one in
-`QUEUE_TURN` x n of them commits, as measured on the twin at n = 50."""
-
 WAIT_ITERATIONS = 40
 """Fixed-point steps of the wait at a store; it changes by less than 1 % after 30."""
 
@@ -44,7 +40,7 @@ CAS_TURN, CAS_SLACK = 0.8, 1.06
 """Part of the queue at a store that passes between two commits of a race, and what the renewal law of
 commits falls short by, as measured on the twin."""
 
-RETRY_SHARE = 0.88
+RETRY_SHARE = 0.82
 """Share of the time lost under `cas` that goes into whole retries, as measured on the twin."""
 
 TAIL_POINTS = 48
@@ -124,11 +120,8 @@ def expect_epoch(
     merge_s = laws.merge_s if job.update_rule is UpdateRule.AVERAGE else 0.0 * n
     rounding_s = world.billing.granularity / MS_PER_S / 2
     attempts = laws.pushes + 0.0 * n
-    if job.update_rule is UpdateRule.CAS:  # the time beyond what it would take alone goes into retries
-        exchange_s, _, _ = _exchange(world, job, laws)
-        alone_s = laws.pushes / n * (exchange_s + laws.compute_s)
-        retry_s = np.maximum(exchange_s, n * laws.service_s)
-        attempts = attempts + RETRY_SHARE * n * np.maximum(mean_s - alone_s, 0.0) / retry_s
+    if job.update_rule is UpdateRule.CAS:
+        attempts = attempts + _retries(world, job, n, laws, mean_s)
     puts, gets = s3_requests(
         job,
         n,
@@ -222,11 +215,11 @@ def _free_running(
     alone_s = exchanges * exchange_s + steps * laws.compute_s
     cycle_s = alone_s / np.maximum(exchanges, 1.0)
     waits_s = 0.0 * n
-    serial_s = n * exchanges * _between_updates_s(world, job, n, laws)
+    serial_s = n * exchanges * laws.service_s
     last_half = 1 - 0.5 / np.maximum(
         steps, 1.0
     )  # the mean function's last update is in the middle of the last round
-    if store.node and job.update_rule not in (UpdateRule.AVERAGE, UpdateRule.CAS):
+    if store.node and job.update_rule is not UpdateRule.AVERAGE:
         spread_s = np.sqrt((laws.compute_s * cpu.push_noise) ** 2 + latency_variance)
         for _ in range(LAUNCH_ITERATIONS):
             together = np.minimum(n, 1.0 + (alone_s + waits_s) * world.start.fan_out)
@@ -249,10 +242,11 @@ def _free_running(
     free_s = held_s + alone_s + ragged_s + _excess_s(store, way, racers, n, launch_s)
     bound_s = np.where(n > 1, serial_s + (alone_s if average else cycle_s), 0.0)
     queue_s = np.where(n > 1, np.maximum(0.0, serial_s - launch_s - busy_s), 0.0)
-    if cas and not store.node:
+    if cas:
         race_s, own_s = _race(world, job, n, laws)
-        return np.where(n > 1, np.maximum(free_s, race_s), free_s), np.where(n > 1, own_s, alone_s)
-    share = 0.5 if average else 0.9 if cas else last_half
+        raced_s = np.maximum(free_s, race_s + launch_s / 2)
+        return np.where(n > 1, raced_s, free_s), np.where(n > 1, own_s, alone_s)
+    share = 0.5 if average else last_half
     return np.maximum(free_s, bound_s), busy_s + share * queue_s
 
 
@@ -289,7 +283,7 @@ def _wait_s(n: Quantity, cycle_s: Quantity, service_s: float) -> Quantity:
 
 
 def _race(world: World, job: Job, n: Quantity, laws: EpochLaws) -> tuple[Quantity, Quantity]:
-    """(seconds to the last update, mean of one function's work) under `cas` over a store that is not a node.
+    """(seconds to the last update, mean of one function's work) under `cas`.
 
     Of m functions that race, each commit frees one: it goes on to its next gradient, or is done. In the
     steady state so many race as commits bring back, and the last race runs down to one.
@@ -310,7 +304,32 @@ def _race(world: World, job: Job, n: Quantity, laws: EpochLaws) -> tuple[Quantit
     part = np.clip((n - low) / np.maximum(high - low, 1e-12), 0.0, 1.0)
     cycle_s = np.maximum(n * slow_s ** (1 - part) * fast_s**part, alone_s)
     before_s = alone_s + np.maximum(steps - 1.0, 0.0) * cycle_s
-    return before_s + last_s, before_s + own_last_s
+    few, played = _few_races(store, n, laws)
+    return np.where(few, played[0], before_s + last_s), np.where(few, played[1], before_s + own_last_s)
+
+
+def _retries(world: World, job: Job, n: Quantity, laws: EpochLaws, mean_s: Quantity) -> Quantity:
+    """Retries under `cas`: where races are not played, the time beyond what it takes alone goes into them."""
+    exchange_s, _, _ = _exchange(world, job, laws)
+    alone_s = laws.pushes / n * (exchange_s + laws.compute_s)
+    retry_s = np.maximum(exchange_s, n * laws.service_s)
+    few, played = _few_races(world.channels[job.channel], n, laws)
+    return np.where(few, played[2], RETRY_SHARE * n * np.maximum(mean_s - alone_s, 0.0) / retry_s)
+
+
+def _few_races(store: Store, n: Quantity, laws: EpochLaws) -> tuple[Quantity, Quantity]:
+    """(which actions have few functions, (3, ...) what their races take; see `siren.worlds.race`)."""
+    from siren.worlds import race
+    from siren.worlds.events import latency_of
+
+    arrays = np.broadcast_arrays(n, laws.pushes / n, laws.transfer_s, laws.compute_s, laws.service_s)
+    few = (arrays[0] > 1) & (arrays[0] <= race.FEW)
+    latencies = latency_of(store, read=True), latency_of(store, read=False)
+    played = np.zeros((3, *few.shape))
+    for at in np.argwhere(few).tolist():
+        count, *others = (float(array[tuple(at)]) for array in arrays)
+        played[(slice(None), *at)] = race.few_race(round(count), *others, *latencies)
+    return few, played
 
 
 def _between_commits_s(store: Store, m: Quantity, laws: EpochLaws, exchange_s: Quantity) -> Quantity:
@@ -331,31 +350,6 @@ def _between_commits_s(store: Store, m: Quantity, laws: EpochLaws, exchange_s: Q
     first_s = CAS_SLACK * np.trapezoid(survival, t[..., None, :], axis=-1)
     queue_s = CAS_TURN * np.maximum(0.0, m * laws.service_s - retry_s)
     return np.where(m > 1.0 + 1e-6, np.clip(first_s, laws.service_s, retry_s), retry_s) + queue_s
-
-
-def _between_updates_s(world: World, job: Job, n: Quantity, laws: EpochLaws) -> Quantity:
-    """Least mean time between two updates that a store applies.
-
-    A queue serves one push after another. Under `cas` a push counts only if it read after the
-    update before it. With reads at rate r = n / (retry time) and F the distribution of the time
-    from a read to its write, the first valid write comes later than t with probability
-    exp(-r int_0^t F); once a queue has formed, one valid push comes with every turn of it.
-    """
-    queue_s = laws.service_s + 0.0 * n
-    if job.update_rule is not UpdateRule.CAS:
-        return queue_s
-    store = world.channels[job.channel]
-    exchange_s, _, _ = _exchange(world, job, laws)
-    queued = store.write_median < QUEUED * laws.service_s
-    turn_s = np.where(queued, QUEUE_TURN * n * queue_s, n * queue_s - exchange_s)
-    fixed_s = (2 * laws.transfer_s + laws.service_s + 0.0 * n)[..., None]
-    t = np.linspace(0.0, 6.0, 400) * (store.write_median + fixed_s + exchange_s[..., None])
-    waited = np.maximum(t - fixed_s, 1e-12) / max(store.write_median, 1e-12)
-    arrived = ndtr(np.log(waited) / max(store.write_sigma, 1e-9))
-    gathered = np.cumsum((arrived[..., 1:] + arrived[..., :-1]) / 2 * np.diff(t), axis=-1)
-    gathered = np.concatenate([np.zeros_like(fixed_s), gathered], axis=-1)
-    first_s = np.trapezoid(np.exp(-(n / exchange_s)[..., None] * gathered), t, axis=-1)
-    return np.maximum(first_s, turn_s)
 
 
 def _synchronous(

@@ -37,10 +37,11 @@ COPIES_OF_MODEL = 4
 RULES_OF_CHANNEL: dict[ChannelKind, frozenset[UpdateRule]] = {
     ChannelKind.MEMORY: frozenset(UpdateRule),
     ChannelKind.S3: frozenset({UpdateRule.OVERWRITE, UpdateRule.CAS, UpdateRule.AVERAGE, UpdateRule.SYNC}),
-    ChannelKind.REDIS: frozenset(UpdateRule),
+    ChannelKind.REDIS: frozenset(UpdateRule) - {UpdateRule.CAS},
 }
 """Which update rule works over which channel. S3 has no atomic add, so `additive` and `staleness`
-need a store that adds in place (DESIGN section 4)."""
+need a store that adds in place (DESIGN section 4). Over such a store `cas` would add the same steps
+with many requests instead of one."""
 
 BARRIER_RULES = frozenset({UpdateRule.AVERAGE, UpdateRule.SYNC})
 """Rules whose contributions meet at a barrier; over S3 one worker merges them."""

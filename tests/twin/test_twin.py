@@ -249,7 +249,7 @@ def test_compare_and_swap_stops_at_the_retries_that_were_paid_for():
         def retry_limit(self, action):
             return 1
 
-    workload = small_workload(update_rule=UpdateRule.CAS, channel=ChannelKind.REDIS)
+    workload = small_workload(update_rule=UpdateRule.CAS, channel=ChannelKind.S3)
     plain = make_costing(workload)
     told = Twin(workload, Stingy(plain.world, plain.job, plain.pricer), 0).run_epoch(plan_of(Action(20, 512)))
     assert told.unfinished > 0

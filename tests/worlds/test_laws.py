@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siren.errors import ChannelError
 from siren.hsp.quotas import divide
-from siren.twin import events
-from siren.twin.launch import latency
 from siren.twin.twin import job_of
 from siren.types import BatchRule, ChannelKind, UpdateRule
-from siren.worlds import laws, load_world, world_names
+from siren.worlds import events, laws, load_world, world_names
+from siren.worlds.costing import make_costing
 from siren.worlds.laws import RULES_OF_CHANNEL
 from tests.twin.jobs import small_workload
 
@@ -75,7 +75,7 @@ def test_a_worker_needs_its_packages_its_shard_and_four_models(n, sample_bytes, 
 @pytest.mark.parametrize("read", [True, False])
 def test_the_mean_latency_is_that_of_the_draws(name, kind, read):
     store = load_world(name).channels[kind]
-    law = latency(store, read=read)
+    law = events.latency_of(store, read=read)
     draws = events.draw_latencies(np.random.default_rng(1), law, 200_000)
     median, sigma = (store.read_median, store.read_sigma) if read else (store.write_median, store.write_sigma)
     error = draws.std() / math.sqrt(len(draws))
@@ -94,7 +94,7 @@ def test_the_pareto_tail_has_the_mean_of_the_draws(shape):
             "read_sigma": 0.0,
         }
     )
-    draws = events.draw_latencies(np.random.default_rng(2), latency(store, read=True), 200_000)
+    draws = events.draw_latencies(np.random.default_rng(2), events.latency_of(store, read=True), 200_000)
     hit = draws > 0
     assert hit.mean() == pytest.approx(0.25, abs=0.01)
     assert draws[hit].min() >= 0.1
@@ -159,6 +159,12 @@ def test_only_s3_merges_and_only_where_functions_meet_at_a_barrier():
 
 def test_s3_carries_no_rule_that_needs_an_atomic_add():
     assert not {UpdateRule.ADDITIVE, UpdateRule.STALENESS} & RULES_OF_CHANNEL[ChannelKind.S3]
+
+
+def test_a_store_that_adds_in_place_carries_no_compare_and_swap():
+    assert UpdateRule.CAS not in RULES_OF_CHANNEL[ChannelKind.REDIS]
+    with pytest.raises(ChannelError, match="redis, which adds in place, so `additive` does the same"):
+        make_costing(WORLD, dataclasses.replace(JOB, update_rule=UpdateRule.CAS, channel=ChannelKind.REDIS))
 
 
 def test_evaluation_is_billed_only_if_a_function_does_it():

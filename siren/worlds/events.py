@@ -17,6 +17,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from siren.worlds.world import Store
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -36,6 +38,12 @@ class Latency(NamedTuple):
     tail_min_s: float
     tail_shape: float
     tail_max_s: float
+
+
+def latency_of(store: Store, *, read: bool) -> Latency:
+    """A store's law of latency as the kernels take it."""
+    median, sigma = (store.read_median, store.read_sigma) if read else (store.write_median, store.write_sigma)
+    return Latency(median, sigma, store.tail_probability, store.tail_min, store.tail_shape, store.tail_max)
 
 
 class Starts(NamedTuple):

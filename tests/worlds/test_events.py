@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siren.hsp import quotas
-from siren.twin import events
 from siren.twin.twin import job_of
 from siren.types import Action, BatchRule, ChannelKind, UpdateRule
-from siren.worlds import load_world
+from siren.worlds import events, load_world
 from tests.twin.jobs import (
     ASYNCHRONOUS,
     ideal,
