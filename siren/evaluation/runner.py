@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
-import os
 import signal
 import threading
 from collections import deque
@@ -21,8 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from threadpoolctl import threadpool_limits
-
+from siren._pool_worker import become_pool_worker
 from siren.errors import PlatformError
 from siren.evaluation.cache import ChoiceCache
 from siren.evaluation.case import Case, CaseFacts, CaseKey
@@ -163,7 +161,7 @@ class Evaluation:
         context = multiprocessing.get_context("spawn")  # numba's and BLAS's threads must not be forked
         others = set(multiprocessing.active_children())
         with _interrupts_wait() as interrupted:
-            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_become_worker)
+            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=become_pool_worker)
             try:
                 self._feed(pool, missing, watcher, workers * TASKS_PER_WORKER, interrupted)
             except BrokenProcessPool as error:
@@ -233,18 +231,3 @@ def _interrupts_wait() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _become_worker() -> None:
-    """Ctrl-C is for the parent, which ends its workers; a worker whose parent is gone ends itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threadpool_limits(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

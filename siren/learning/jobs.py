@@ -10,6 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from siren._pool_worker import become_pool_worker
 from siren.simulator.job import SimulatedJob
 from siren.simulator.tables import Cell, Pool, pool_of
 
@@ -66,7 +67,7 @@ def _sampled(tasks: Sequence[_Task]) -> Iterator[Pool]:
         return
     # Not forked: the learner's threads would be copied in an unknown state.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as executor:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=become_pool_worker) as executor:
         yield from executor.map(_sample_chunk, tasks)
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
+from siren._pool_worker import become_pool_worker
 from siren.errors import PlatformError
 from siren.rehearsal.stage import Stage
 from siren.twin.twin import job_of
@@ -48,20 +45,9 @@ def make_stage(settings: StageSettings) -> Stage:
 
 def _prepare(settings: StageSettings) -> None:
     global _stage  # noqa: PLW0603 - one stage a process, made once
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    threadpool_limits(1)
+    become_pool_worker()
     if _stage is None:
         _stage = make_stage(settings)
-
-
-def _follow_parent() -> None:
-    """Ends this process once its parent is gone, however that ended."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _do(method: str, arguments: tuple[Any, ...]) -> Any:

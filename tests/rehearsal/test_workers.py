@@ -19,6 +19,7 @@ from siren.rehearsal.stage import Candidate, Stage
 from siren.rehearsal.workers import StageSettings, Workers, make_stage
 from siren.testing import tiny_model
 from siren.testing.tiny import write_tiny_workload
+from tests.ended import ended
 
 PLAIN = Path(tiny_model.__file__).read_text(encoding="utf-8").partition("    @staticmethod")[0]
 CURVE = (4, 1769, 3, 0.1, 7)
@@ -35,17 +36,6 @@ def settings_of(workload: Path | str) -> StageSettings:
 
 def pool_of(settings: StageSettings, seconds: float = 60.0, count: int = 2) -> Workers:
     return Workers(make_stage(settings), settings, time.monotonic() + seconds, count)
-
-
-def ended(pids: list[int]) -> bool:
-    """Whether all of them are gone; those that nobody has waited for count as gone."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        states = [Path(f"/proc/{pid}/stat") for pid in pids]
-        if all(not s.exists() or s.read_text().rpartition(")")[2].split()[0] == "Z" for s in states):
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def children(pool: Workers) -> list[int]:
