@@ -263,6 +263,8 @@ class Task:
                 f"{self.channel} cannot carry the rule {self.rule!r}: choose "
                 f"{', '.join(sorted(RULES[self.channel]))}, or another channel"
             )
+        if self.kind == "collect" and self.channel != "redis":
+            raise MessageError("only a Redis channel is collected: on S3 the manager reads the model itself")
         if (self.channel == "redis") != (self.redis_url is not None):
             raise MessageError("redis_url belongs to the channel redis: send both or neither")
         if self.worker >= self.functions:
