@@ -1,0 +1,129 @@
+"""The cache: one Redis node in the deployment's VPC, and its subnet group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from siren.errors import UsageError
+from siren.platforms.aws.api import TAKEN, Api, RequestError
+from siren.platforms.aws.names import Names
+from siren.platforms.aws.network import REDIS_PORT, Network
+from siren.platforms.aws.part import Settings, check_ours, is_ours, tag_list, tag_mapping
+
+ENGINE = "redis"
+"""What the price of the node is for."""
+CREATION_S = 30 * 60.0
+_PAUSE_S = 15.0
+
+
+class Cache:
+    """See `Part`. Parameters in it are scratch: no replica, no snapshot.
+
+    Args:
+        api: AWS.
+        names: The deployment.
+        settings: What it should be like.
+        network: Where it is.
+    """
+
+    kind = "cache"
+
+    def __init__(self, api: Api, names: Names, settings: Settings, network: Network) -> None:
+        self.name = names.cache
+        self._api = api
+        self._names = names
+        self._node = settings.cache_node
+        self._network = network
+        self._arn = names.regional("elasticache", f"cluster:{self.name}")
+        self._group_arn = names.regional("elasticache", f"subnetgroup:{self.name}")
+
+    def differences(self) -> list[str] | None:
+        """See `Part.differences`."""
+        cluster = self._cluster()
+        if cluster is None:
+            return None
+        check_ours(self.kind, self.name, self._names, self._tags(self._arn))
+        if cluster["CacheNodeType"] != self._node:
+            raise UsageError(
+                f"the cache {self.name} is a {cluster['CacheNodeType']}, the world asks for "
+                f"{self._node}: run `python -m siren.teardown --name {self._names.deployment}` first, or use "
+                "a world with that node"
+            )
+        return [] if cluster["CacheClusterStatus"] == "available" else ["not available yet"]
+
+    def apply(self) -> None:
+        """See `Part.apply`: waits until it can be used."""
+        if self._cluster() is None:
+            self._create()
+        self.differences()
+        self._api.wait("the cache is available", lambda: self.url() is not None, CREATION_S, _PAUSE_S)
+
+    def url(self) -> str | None:
+        """`redis://host:port`; None while it is not available."""
+        cluster = self._cluster()
+        if cluster is None or cluster["CacheClusterStatus"] != "available":
+            return None
+        endpoints = [node["Endpoint"] for node in cluster.get("CacheNodes", []) if "Endpoint" in node]
+        return f"redis://{endpoints[0]['Address']}:{endpoints[0]['Port']}" if endpoints else None
+
+    def exists(self) -> bool:
+        """See `Part.exists`."""
+        cluster = self._cluster() is not None and is_ours(self._names, self._tags(self._arn))
+        return cluster or (self._subnet_group() and is_ours(self._names, self._tags(self._group_arn)))
+
+    def remove(self) -> None:
+        """See `Part.remove`: waits until it is gone, which takes minutes."""
+        cluster = self._cluster()
+        if cluster is not None and cluster["CacheClusterStatus"] != "deleting":
+            self._api.call("elasticache", "delete_cache_cluster", CacheClusterId=self.name)
+        self._api.wait("the cache is gone", lambda: self._cluster() is None, CREATION_S, _PAUSE_S)
+        self._api.find("elasticache", "delete_cache_subnet_group", CacheSubnetGroupName=self.name)
+
+    def _create(self) -> None:
+        ids = self._network.ids()
+        assert ids is not None, "the network comes first"
+        tags = tag_list(self._names.tags)
+        if self._subnet_group():
+            check_ours("cache subnet group", self.name, self._names, self._tags(self._group_arn))
+        else:
+            self._make(
+                "create_cache_subnet_group",
+                CacheSubnetGroupName=self.name,
+                CacheSubnetGroupDescription="Siren",
+                SubnetIds=list(ids.subnets),
+                Tags=tags,
+            )
+        self._make(
+            "create_cache_cluster",
+            CacheClusterId=self.name,
+            Engine=ENGINE,
+            CacheNodeType=self._node,
+            NumCacheNodes=1,
+            Port=REDIS_PORT,
+            CacheSubnetGroupName=self.name,
+            SecurityGroupIds=[ids.security_group],
+            SnapshotRetentionLimit=0,
+            Tags=tags,
+        )
+
+    def _make(self, operation: str, **arguments: Any) -> None:
+        try:
+            self._api.call("elasticache", operation, **arguments)
+        except RequestError as error:
+            if error.code not in TAKEN:
+                raise
+
+    def _cluster(self) -> Mapping[str, Any] | None:
+        answer = self._api.find(
+            "elasticache", "describe_cache_clusters", CacheClusterId=self.name, ShowCacheNodeInfo=True
+        )
+        return answer["CacheClusters"][0] if answer and answer["CacheClusters"] else None
+
+    def _subnet_group(self) -> bool:
+        answer = self._api.find("elasticache", "describe_cache_subnet_groups", CacheSubnetGroupName=self.name)
+        return bool(answer and answer["CacheSubnetGroups"])
+
+    def _tags(self, arn: str) -> dict[str, str]:
+        answer = self._api.find("elasticache", "list_tags_for_resource", ResourceName=arn)
+        return tag_mapping(list(answer["TagList"])) if answer else {}
