@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,9 +19,10 @@ from siren.money.price_book import load_price_book
 from siren.money.pricer import EpochBounds, Pricer, RunTotals
 from siren.types import Action, ChannelKind, UpdateRule
 from siren.units import BYTES_PER_MB, MB_PER_GB, SECONDS_PER_HOUR, SECONDS_PER_MONTH
-from siren.worlds import laws
+from siren.worlds import laws, requests
 from siren.worlds.expectation import ExpectedEpoch, expect_epoch
 from siren.worlds.laws import Job
+from siren.worlds.requests import Requests
 from siren.worlds.world import World
 
 BYTES_PER_GB = BYTES_PER_MB * MB_PER_GB
@@ -222,7 +224,10 @@ class Costing:
             evaluate_s = self._evaluation_s(action)
             upper_s = max(upper_s, EVALUATOR_SLACK * evaluate_s)
             expected_s = max(expected_s, evaluate_s)
-        for timeout_s, lifetimes in self.terms(upper_s, expected_s):
+        # Of several functions some end early, and what they put back pays for one that must run again.
+        spares = (1, 0) if self.lifetimes_max > 1 and action.functions == 1 else (0,)
+        for (timeout_s, least), spare in itertools.product(self.terms(upper_s, expected_s), spares):
+            lifetimes = least + spare
             reserve = self.worst_case(action, timeout_s, outlook, lifetimes)
             if reserve <= outlook.left_usd:
                 return EpochPlan(action, timeout_s, timeout_s - WORKER_MARGIN_S, reserve, lifetimes)
@@ -242,10 +247,9 @@ class Costing:
     def bounds(self, action: Action, timeout_s: int, outlook: Outlook, lifetimes: int = 1) -> EpochBounds:
         """The most of everything that an epoch can use."""
         n, billing, limits = action.functions, self.world.billing, self.world.limits
-        epoch = self.epoch_laws(action)
         evaluations = 1 if self.job.evaluator_is_function else 0
         reruns = RERUNS if self.lifetimes_max > 1 else 0
-        puts, gets = self._most_requests(n, epoch)
+        puts, gets = self._most_requests(action, timeout_s, lifetimes, first=outlook.epoch == 1)
         return EpochBounds(
             functions=n,
             memory_mb=action.memory_mb,
@@ -254,8 +258,8 @@ class Costing:
             retries=reruns,
             reruns=lifetimes - 1,
             ephemeral_mb=billing.ephemeral_storage,
-            s3_puts=lifetimes * puts + (self.setup_puts if outlook.epoch == 1 else 0),
-            s3_gets=lifetimes * gets,
+            s3_puts=puts,
+            s3_gets=gets,
             s3_gb_s=self.stored_gb(n) * self.longest_s(action, timeout_s, lifetimes),
             log_bytes=(n + evaluations) * (lifetimes + reruns) * billing.log_per_invocation,
             egress_bytes=int(laws.egress_bytes(self.job, n)),
@@ -343,18 +347,21 @@ class Costing:
             landed_s = (lifetimes + RERUNS) * landed_s + PREPARATION_S
         return float(landed_s + epoch.merge_s + epoch.evaluate_s)
 
-    def _most_requests(self, n: int, epoch: laws.EpochLaws) -> tuple[int, int]:
-        """S3 (puts, gets) that an epoch cannot exceed."""
-        pushes = int(epoch.pushes)
-        puts, gets = laws.s3_requests(
-            self.job,
-            n,
-            attempts=pushes + n * self.retry_limit(Action(n, 0)),
-            unanswered=n,
-            steps=1 if self.job.update_rule is UpdateRule.AVERAGE else math.ceil(pushes / n),
-            loads=n * int(epoch.load_requests),
-        )
-        return int(puts), int(gets)
+    def requests_of_function(self, action: Action, timeout_s: int) -> Requests:
+        """S3 requests that one invocation of a real platform is expected not to exceed, without retries."""
+        n, epoch = action.functions, self.epoch_laws(action)
+        most = requests.lawful(self.job, n, epoch, 0).plus(requests.beside(self.job, n, epoch, timeout_s))
+        return Requests(math.ceil(most.puts / n), math.ceil(most.gets / n))
+
+    def _most_requests(self, action: Action, timeout_s: int, lifetimes: int, *, first: bool) -> Requests:
+        """S3 requests that an epoch cannot exceed."""
+        n, epoch = action.functions, self.epoch_laws(action)
+        most = requests.lawful(self.job, n, epoch, n * self.retry_limit(action))
+        if self.lifetimes_max == 1:
+            return most.plus(Requests(self.setup_puts if first else 0, 0))
+        own = requests.of_manager(self.job, n, self.setup_puts - 1)
+        most = most.plus(requests.beside(self.job, n, epoch, timeout_s))
+        return own.plus(most, lifetimes).plus(self.requests_of_function(action, timeout_s), RERUNS * n)
 
 
 def make_costing(world: World, job: Job, *, lifetimes_max: int = 1) -> Costing:

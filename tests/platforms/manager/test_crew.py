@@ -1,0 +1,278 @@
+"""An epoch's functions under everything that Lambda may answer, told by a script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from siren.errors import PlatformError, WorkloadError
+from siren.platforms.manager import crew as crew_module
+from siren.platforms.manager.crew import Crew, Outcome, Terms
+from siren.platforms.manager.invoker import Answer, Fate
+from siren.platforms.manager.purse import Charge, Purse
+from siren.platforms.manager.report_line import Report
+from siren.worker.messages import DataRef, ModelRef, Status, Task
+
+MEMORY, LARGER, LONGEST_MS = 512, 1024, 1000
+TERMS = Terms(LONGEST_MS, 1, s3_puts=10, s3_gets=10, answer_s=5.0, larger_mb=LARGER)
+DATA = DataRef("data/" + "0" * 64 + "/", 100, 8, "<f4", (1,), "<f4", 100)
+PUSHES = 4
+
+
+def task(worker: int = 0, functions: int = 1) -> Task:
+    return Task(
+        run="r",
+        epoch=1,
+        functions=functions,
+        epoch_pushes=PUSHES * functions,
+        worker=worker,
+        rule="average",
+        channel="s3",
+        region="us-east-1",
+        bucket="bucket",
+        dataset=DATA,
+        model=ModelRef("numpy", (1,), 2),
+        size=2,
+        first_row=0,
+        batches=(5,) * PUSHES,
+        order_seed=0,
+        rate=0.1,
+        staleness_scale=1.0,
+        deadline_s=2.0,
+    )
+
+
+def status(told: Task, position: int = PUSHES, state: str = "done", **changes) -> Status:
+    values = {
+        "run": told.run,
+        "epoch": told.epoch,
+        "launch": told.launch,
+        "worker": told.worker,
+        "attempt": told.attempt,
+        "state": state,
+        "position": position,
+        "samples": 5 * position,
+        "pushes": position - told.position,
+        "version": 0,
+        "model_key": "",
+        "began": 1.0,
+        "load_s": 0.1,
+        "fetch_s": 0.1,
+        "compute_s": 0.1,
+        "update_s": 0.1,
+        "staleness_sum": 0,
+        "retries": 0,
+        "s3_puts": 1,
+        "s3_gets": 2,
+        "loaded_rows": 20,
+        "square_norm_sum": 1.0,
+        "max_rss_mb": 50.0,
+        "cold": False,
+    }
+    return Status(**{**values, **changes})
+
+
+def returned(told: Status, billed_ms: int = 100) -> Answer:
+    payload = json.dumps(told.to_json()).encode()
+    return Answer(Fate.RETURNED, payload, report=Report("id", billed_ms - 1.0, billed_ms, MEMORY, 40))
+
+
+def failed(kind: str, message: str = "", *, billed_ms: int = 50, trace: tuple[str, ...] = ()) -> Answer:
+    error = {"errorType": kind, "errorMessage": message, "stackTrace": list(trace)}
+    report = Report("id", billed_ms - 1.0, billed_ms, MEMORY, 40)
+    return Answer(Fate.RETURNED, json.dumps(error).encode(), failed=True, report=report)
+
+
+LOST = Answer(Fate.LOST, detail="HTTP 500")
+REFUSED = Answer(Fate.REFUSED, throttled=True, detail="HTTP 429")
+KILLED = failed("Runtime.ExitError", "exit status 1")
+Script = Callable[[Task, str, int], Answer]
+
+
+class Scripted:
+    """Answers invocation k of each function as a script says."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.calls: list[tuple[str, Task]] = []
+
+    async def invoke(self, function: str, payload: bytes, *, longest_s: float) -> Answer:
+        told = Task.from_json(json.loads(payload))
+        count = sum(task.worker == told.worker for _, task in self.calls)
+        self.calls.append((function, told))
+        await asyncio.sleep(0)
+        return self.script(told, function, count)
+
+
+def play(
+    script: Script, functions: int = 1, runs: int = 1, within_s: float = 5.0, terms: Terms = TERMS
+) -> tuple[Outcome, Scripted]:
+    """The outcome of a crew whose reservation holds `runs` invocations of each function."""
+    invoker, count = Scripted(script), functions * runs
+    most = Charge(count * MEMORY * LONGEST_MS, 3 * count, 30 * count, 30 * count)
+
+    async def run() -> Outcome:
+        crew = Crew(invoker, lambda memory_mb: f"arn:{memory_mb}", Purse(most), terms, MEMORY)
+        return await crew.run([task(i, functions) for i in range(functions)], within_s)
+
+    outcome = asyncio.run(run())
+    assert outcome.used.within(most)
+    return outcome, invoker
+
+
+def answers(*told: Callable[[Task], Answer] | Answer) -> Script:
+    """One answer for each invocation of a function, the last one for all that follow."""
+
+    def script(told_task: Task, function: str, count: int) -> Answer:
+        answer = told[min(count, len(told) - 1)]
+        return answer if isinstance(answer, Answer) else answer(told_task)
+
+    return script
+
+
+def done(told: Task) -> Answer:
+    return returned(status(told))
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    monkeypatch.setattr(crew_module, "BACKOFF_S", 0.001)
+
+
+def test_functions_that_return_are_billed_as_reported():
+    outcome, invoker = play(answers(done), 3)
+    assert len(invoker.calls) == 3
+    assert outcome.used == Charge(3 * 100 * MEMORY, 3, 3, 6)
+    assert (outcome.retries, outcome.throttles, outcome.lost) == (0, 0, 0)
+    assert all(member.done for member in outcome.members)
+
+
+def test_billed_time_is_rounded_as_the_world_rounds():
+    outcome, _ = play(answers(lambda t: returned(status(t), 101)), terms=replace(TERMS, granularity_ms=100))
+    assert outcome.used.mb_ms == 200 * MEMORY
+
+
+def test_throttled_invocations_wait_and_cost_nothing():
+    outcome, invoker = play(answers(REFUSED, REFUSED, done))
+    assert len(invoker.calls) == 3
+    assert outcome.used == Charge(100 * MEMORY, 1, 1, 2)
+    assert (outcome.throttles, outcome.retries) == (2, 0)
+
+
+def test_an_unfinished_function_goes_on_where_it_stopped():
+    outcome, invoker = play(answers(lambda t: returned(status(t, 3, "unfinished")), done), runs=2)
+    told = invoker.calls[1][1]
+    assert (told.worker, told.attempt, told.position) == (0, 1, 3)
+    assert outcome.members[0].done
+    assert outcome.used.mb_ms == 200 * MEMORY
+
+
+def test_an_unfinished_function_stays_so_where_the_reservation_does_not_cover_another():
+    def script(told: Task, function: str, count: int) -> Answer:
+        return returned(status(told, 1, "unfinished"), billed_ms=LONGEST_MS)
+
+    outcome, invoker = play(script, 2)
+    assert len(invoker.calls) == 2
+    assert not any(member.done for member in outcome.members)
+    assert "reservation" in outcome.members[0].ended
+
+
+def test_a_function_that_makes_no_progress_is_not_run_for_ever():
+    outcome, invoker = play(answers(lambda t: returned(status(t, 0, "unfinished"))), runs=10)
+    assert len(invoker.calls) == crew_module.STALLED
+    assert not outcome.members[0].done
+
+
+def test_a_lost_answer_is_charged_in_full_and_repeated_only_if_that_still_fits():
+    outcome, invoker = play(answers(LOST, done), runs=2)
+    assert len(invoker.calls) == 2
+    assert outcome.used == Charge((LONGEST_MS + 100) * MEMORY, 2, 11, 12)
+    assert (outcome.lost, outcome.retries) == (1, 1)
+    with pytest.raises(PlatformError, match="no function of the epoch returned"):
+        play(answers(LOST, done), runs=1)
+
+
+def test_one_lost_answer_of_many_leaves_the_others_result():
+    def script(told: Task, function: str, count: int) -> Answer:
+        return LOST if told.worker == 1 else returned(status(told), LONGEST_MS)
+
+    outcome, _ = play(script, 3)
+    assert [member.done for member in outcome.members] == [True, False, True]
+    assert outcome.used.mb_ms == 3 * LONGEST_MS * MEMORY
+
+
+def test_a_killed_function_runs_again_from_what_the_others_put_back():
+    def script(told: Task, function: str, count: int) -> Answer:
+        return KILLED if told.worker == 0 and count == 0 else done(told)
+
+    outcome, invoker = play(script, 2)
+    assert all(member.done for member in outcome.members)
+    assert outcome.retries == 1
+    assert outcome.used.mb_ms == (50 + 100 + 100) * MEMORY
+    assert outcome.used.requests == len(invoker.calls) == 3
+
+
+def test_a_function_that_is_killed_again_and_again_is_given_up():
+    def script(told: Task, function: str, count: int) -> Answer:
+        return KILLED if told.worker == 0 else done(told)
+
+    outcome, invoker = play(script, 2, runs=10)
+    assert len(invoker.calls) == 1 + 3
+    assert "exit status 1" in outcome.members[0].ended
+
+
+def test_out_of_memory_is_repeated_once_with_the_next_size_and_said():
+    def script(told: Task, function: str, count: int) -> Answer:
+        return (
+            failed("Runtime.OutOfMemory", "signal: killed") if function.endswith(str(MEMORY)) else done(told)
+        )
+
+    outcome, invoker = play(script, runs=4)
+    assert [function for function, _ in invoker.calls] == [f"arn:{MEMORY}", f"arn:{LARGER}"]
+    assert outcome.used.mb_ms == 50 * MEMORY + 100 * LARGER
+    assert outcome.notes == ["function 0 of epoch 1 ran out of 512 MB and is run again with 1024 MB"]
+    with pytest.raises(PlatformError, match=r"ran out of 1024 MB .* choose more memory"):
+        play(answers(failed("Runtime.OutOfMemory")), runs=8)
+
+
+def test_a_model_that_raises_ends_the_run():
+    trace = ('  File "/var/task/workload/model.py", line 3, in loss_and_grad',)
+    with pytest.raises(WorkloadError, match="ZeroDivisionError: by zero"):
+        play(answers(failed("ZeroDivisionError", "by zero", trace=trace)), 3)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(Fate.RETURNED, b"null"),
+        Answer(Fate.RETURNED, b"\xff"),
+        failed("MessageError", "the task lacks 'rate'"),
+        returned(replace(status(task()), run="other")),
+        returned(replace(status(task()), attempt=7)),
+        returned(status(task(), position=PUSHES + 1)),
+    ],
+)
+def test_what_is_no_answer_to_this_task_ends_the_run(answer: Answer):
+    with pytest.raises(PlatformError):
+        play(answers(answer))
+
+
+def test_an_answer_without_report_is_charged_in_full():
+    outcome, _ = play(answers(lambda t: replace(returned(status(t)), report=None)))
+    assert outcome.used.mb_ms == LONGEST_MS * MEMORY
+
+
+def test_an_epoch_does_not_outlast_its_time():
+    with pytest.raises(PlatformError, match="had not ended"):
+        play(answers(REFUSED), within_s=0.05)
+
+
+def test_a_diverged_function_is_not_run_again():
+    outcome, invoker = play(answers(lambda t: returned(status(t, 1, "diverged"))), runs=5)
+    assert len(invoker.calls) == 1
+    assert outcome.members[0].diverged
+    assert not outcome.members[0].done
