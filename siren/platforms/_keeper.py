@@ -28,10 +28,23 @@ STEP_S = 0.01
 HANDLED = (signal.SIGCHLD, signal.SIGTERM)
 
 
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
 def prctl(option: int, value: int) -> None:
     """Sets an attribute of this process, where the system is Linux."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+    if _LIBC is not None:
+        _LIBC.prctl(option, value, 0, 0, 0)
+
+
+def die_with(parent: int) -> None:
+    """Makes this process, which `parent` has just forked, end with it.
+
+    With the thread that forked it, to be exact: fork from one that lives as long as the process.
+    """
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def start(command: list[str], own: tuple[int, ...]) -> int:
@@ -42,9 +55,7 @@ def start(command: list[str], own: tuple[int, ...]) -> int:
         return pid
     try:
         os.setsid()
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper:
-            os._exit(1)
+        die_with(keeper)
         for number in (*HANDLED, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         for descriptor in own:
