@@ -101,32 +101,13 @@ class SharedModel(Protocol):
         """
         ...
 
-    def write(self, worker: int, index: int, read: Snapshot, params: Params, compare: bool) -> Push:
-        """Replaces the model.
+    def write(self, worker: int, index: int, read: Snapshot, params: Params) -> Push:
+        """Replaces the model, whoever wrote since the read.
 
         Args:
             worker, index: Which push this is.
             read: What `params` was made from.
             params: The new model.
-            compare: Whether to write only if nobody wrote since the read.
-        """
-        ...
-
-
-class Additive(SharedModel, Protocol):
-    """A shared model that adds in place."""
-
-    def add(
-        self, worker: int, index: int, read_version: int, vector: Params, rate: float, scale: float
-    ) -> Push:
-        """Subtracts rate x vector from the model, once for each (worker, index).
-
-        Args:
-            worker, index: Which push this is.
-            read_version: Version that the gradient was taken at.
-            vector: What is subtracted.
-            rate: Its factor.
-            scale: The factor is divided by 1 + staleness / scale; 0 for no damping.
         """
         ...
 

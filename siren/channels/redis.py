@@ -32,7 +32,7 @@ CHUNK = 64
 BLOCK_BYTES = 4096
 _STATE = 4
 _SEED_LOCK_MS = 2000
-_APPLIED, _BEFORE, _CONFLICT, _GONE, _WRONG_SIZE = 1, 0, 2, -1, -2
+_APPLIED, _BEFORE, _GONE, _WRONG_SIZE = 1, 0, -1, -2
 
 
 def _names(letter: str) -> str:
@@ -88,16 +88,15 @@ return {@APPLIED, version + 1, staleness}
 """ARGV: worker, index, version read, factor, scale, vector."""
 
 _WRITE = """
-local expected, compare, state, params = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
-if compare == '1' and version ~= expected then return {@CONFLICT, version, 0} end
+local read, state, params = tonumber(ARGV[3]), ARGV[4], ARGV[5]
 if call('STRLEN', P) ~= #params or call('STRLEN', S) ~= #state then return {@WRONG_SIZE, version, 0} end
 call('SET', P, params)
 call('SET', S, state)
 set(0, version + 1)
 keep()
-return {@APPLIED, version + 1, version - expected}
+return {@APPLIED, version + 1, version - read}
 """
-"""ARGV: worker, index, version read, whether to compare, the state as read plus this push, model."""
+"""ARGV: worker, index, version read, the state as read plus this push, model."""
 
 _CONTRIBUTE = """
 local samples, members, rate, u = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
@@ -129,7 +128,6 @@ def _source(body: str) -> str:
         "@STATE": _STATE,
         "@APPLIED": _APPLIED,
         "@BEFORE": _BEFORE,
-        "@CONFLICT": _CONFLICT,
         "@GONE": _GONE,
         "@WRONG_SIZE": _WRONG_SIZE,
     }
@@ -170,7 +168,7 @@ class RedisModel:
         functions: n.
     """
 
-    properties = ChannelProperties(atomic_add=True, compare_and_swap=True, max_bytes=MAX_BYTES)
+    properties = ChannelProperties(atomic_add=True, compare_and_swap=False, max_bytes=MAX_BYTES)
 
     def __init__(self, client: Any, run: str, epoch: int, launch: int, size: int, functions: int) -> None:
         prefix = f"siren:{{{run}}}:{epoch}-{launch}"
@@ -200,6 +198,7 @@ class RedisModel:
                 self._client.msetnx({self._keys[0]: params.tobytes(), self._keys[1]: state})
                 for key in self._keys[:2]:
                     self._client.expire(key, KEEP_S)
+                self._client.delete(self._lock_key)
             else:
                 time.sleep(0.005)
 
@@ -232,17 +231,25 @@ class RedisModel:
     def add(
         self, worker: int, index: int, read_version: int, vector: Params, rate: float, scale: float
     ) -> Push:
-        """See `Additive.add`."""
+        """Subtracts rate x vector from the model, once for each (worker, index).
+
+        Args:
+            worker, index: Which push this is.
+            read_version: Version that the gradient was taken at.
+            vector: What is subtracted.
+            rate: Its factor.
+            scale: The factor is divided by 1 + staleness / scale; 0 for no damping.
+        """
         arguments = [worker, index, read_version, repr(float(rate)), repr(float(scale)), _bytes(vector)]
         return self._push(self._scripts.add, arguments)
 
-    def write(self, worker: int, index: int, read: Snapshot, params: Params, compare: bool) -> Push:
+    def write(self, worker: int, index: int, read: Snapshot, params: Params) -> Push:
         """See `SharedModel.write`."""
         state = np.zeros(_STATE + self._functions, "<i4")
         state[1] = read.contained + 1
         state[_STATE:] = read.applied
         state[_STATE + worker] = index + 1
-        arguments = [worker, index, read.version, int(compare), state.tobytes(), _bytes(params)]
+        arguments = [worker, index, read.version, state.tobytes(), _bytes(params)]
         return self._push(self._scripts.write, arguments)
 
     def contribute(
@@ -283,7 +290,7 @@ class RedisModel:
             raise MessageError(
                 f"{self._name} in Redis is not of {self._size:,} parameters: use a cache of its own for Siren"
             )
-        return Push(outcome == _APPLIED, outcome == _CONFLICT, self._noted(version), max(0, staleness))
+        return Push(outcome == _APPLIED, False, self._noted(version), staleness)
 
     def _noted(self, version: int) -> int:
         """The version, which never falls unless the cache forgot."""

@@ -192,15 +192,22 @@ class S3Model:
         check_live(model.params, model.version, self._key)
         return Snapshot(model.version, model.params, model.contained, model.applied, found.etag)
 
-    def write(self, worker: int, index: int, read: Snapshot, params: Params, compare: bool) -> Push:
+    def write(self, worker: int, index: int, read: Snapshot, params: Params) -> Push:
         """See `SharedModel.write`."""
+        return self._put(worker, index, read, params, "")
+
+    def swap(self, worker: int, index: int, read: Snapshot, params: Params) -> Push:
+        """Replaces the model if nobody wrote since the read; arguments as in `SharedModel.write`."""
+        return self._put(worker, index, read, params, read.token)
+
+    def _put(self, worker: int, index: int, read: Snapshot, params: Params, if_match: str) -> Push:
         if read.applied[worker] > index:
             return Push(False, False, read.version, None)
         applied = read.applied.copy()
         applied[worker] = index + 1
         model = StoredModel(params, applied, read.version + 1, read.contained + 1)
-        etag = self._store.put(self._key, pack(self._origin, model), if_match=read.token if compare else "")
-        return Push(etag is not None, etag is None, read.version + (etag is not None), None)
+        written = self._store.put(self._key, pack(self._origin, model), if_match=if_match) is not None
+        return Push(written, not written, read.version + written, None)
 
 
 def read_model(store: ObjectStore, origin: Origin, key: str, *, finite: bool = True) -> StoredModel | None:

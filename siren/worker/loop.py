@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from siren.channels.base import Additive, Barrier, Params, Push, SharedModel, Snapshot, StoreError
+from siren.channels.base import Barrier, Params, Push, SharedModel, Snapshot, StoreError
 from siren.channels.objects import NotFiniteError, Origin, StoredModel, check_finite, pack
 from siren.channels.redis import RedisBarrier, RedisModel
 from siren.channels.s3 import ObjectStore, S3Barrier, S3Model, read_model
@@ -27,6 +29,8 @@ from siren.worker.progress import Deadline, Meter, Result
 
 RETRY_S, RETRY_MAX_S = 0.01, 0.5
 """Back-off of compare-and-swap, with full jitter (AWS Architecture Blog, 2015)."""
+Update = Callable[[Snapshot, Params, int], Push | None]
+"""Applies one gradient, (read, gradient, index) -> push; None if the deadline came first."""
 POLL_S, POLL_MAX_S, POLL_GROWTH = 0.002, 0.25, 1.5
 """Waiting at a barrier: first pause, longest pause, growth. A GET of S3 is paid for."""
 
@@ -120,7 +124,8 @@ def run(work: Work, environment: Environment) -> Result:
         result = _synchronous(work, RedisBarrier(shared, task.worker, task.members, task.rate))
         complete = task.worker == 0 and result.version * task.functions >= task.epoch_pushes
     else:
-        result = _asynchronous(work, shared, shared)
+        update: Update = partial(_overwrite if task.rule == "overwrite" else _add, work, shared)
+        result = _asynchronous(work, shared, update)
         complete = result.version >= task.epoch_pushes
     if result.state != "done" or not complete:
         return result
@@ -138,10 +143,13 @@ def _run_s3(work: Work) -> Result:
         if not result.version:
             return result
         return replace(result, model_key=layout.after_step(task.folder, result.version - 1))
-    return _asynchronous(work, S3Model(work.store, origin, layout.start(task.folder)), None)
+    model = S3Model(work.store, origin, layout.start(task.folder))
+    return _asynchronous(
+        work, model, partial(_compare_and_swap if task.rule == "cas" else _overwrite, work, model)
+    )
 
 
-def _asynchronous(work: Work, shared: SharedModel, additive: Additive | None) -> Result:
+def _asynchronous(work: Work, shared: SharedModel, update: Update) -> Result:
     """Fetch, compute, push, again and again: `overwrite`, `additive`, `staleness`, `cas`."""
     task, index, version, longest_s = work.task, work.task.position, -1, 0.0
     while index < len(task.batches):
@@ -161,9 +169,10 @@ def _asynchronous(work: Work, shared: SharedModel, additive: Additive | None) ->
         if not finite:
             return Result("diverged", index, version)
         with work.meter.timed("update_s"):
-            push = _push(work, shared, additive, read, gradient, index)
+            push = update(read, gradient, index)
         if push is None:
             return Result("unfinished", index, version)
+        work.meter.pushed(push)
         version, index = push.version, index + 1
         longest_s = max(longest_s, time.monotonic() - began)
     if version < 0:
@@ -171,49 +180,35 @@ def _asynchronous(work: Work, shared: SharedModel, additive: Additive | None) ->
     return Result("done", min(index, len(task.batches)), version)
 
 
-def _push(
-    work: Work,
-    shared: SharedModel,
-    additive: Additive | None,
-    read: Snapshot,
-    gradient: Params,
-    index: int,
-) -> Push | None:
-    """Applies one gradient by the task's rule; None if the deadline came first."""
-    task = work.task
-    if task.rule == "cas":
-        push = _compare_and_swap(work, shared, read, gradient, index)
-    elif task.rule == "overwrite":
-        params = np.empty_like(gradient)
-        rules.step(read.params, gradient, task.rate, params)
-        push = shared.write(task.worker, index, read, params, compare=False)
-    else:
-        assert additive
-        rate, scale = task.rate, task.staleness_scale
-        if task.rule == "additive":  # rounded as `rules.step` rounds it
-            np.multiply(gradient, np.float32(rate), out=gradient)
-            rate, scale = 1.0, 0.0
-        push = additive.add(task.worker, index, read.version, gradient, rate, scale)
-    if push:
-        work.meter.pushed(push)
-    return push
+def _overwrite(work: Work, shared: SharedModel, read: Snapshot, gradient: Params, index: int) -> Push:
+    params = np.empty_like(gradient)
+    rules.step(read.params, gradient, work.task.rate, params)
+    return shared.write(work.task.worker, index, read, params)
+
+
+def _add(work: Work, shared: RedisModel, read: Snapshot, gradient: Params, index: int) -> Push:
+    task, rate, scale = work.task, work.task.rate, work.task.staleness_scale
+    if task.rule == "additive":  # rounded as `rules.step` rounds it
+        np.multiply(gradient, np.float32(rate), out=gradient)
+        rate, scale = 1.0, 0.0
+    return shared.add(task.worker, index, read.version, gradient, rate, scale)
 
 
 def _compare_and_swap(
-    work: Work, shared: SharedModel, read: Snapshot, gradient: Params, index: int
+    work: Work, shared: S3Model, read: Snapshot, gradient: Params, index: int
 ) -> Push | None:
     """Takes the same step from whatever the model is by now, until nobody came between."""
     task, base = work.task, read
     for attempt in itertools.count():
         params = np.empty_like(gradient)
         rules.step(base.params, gradient.copy(), task.rate, params)
-        push = shared.write(task.worker, index, base, params, compare=True)
+        push = shared.swap(task.worker, index, base, params)
         if not push.conflict:
             return push._replace(staleness=base.version - read.version)
         work.meter.retries += 1
         if work.deadline.near():
             return None
-        time.sleep(random.uniform(0, min(RETRY_MAX_S, RETRY_S * 2**attempt)))
+        time.sleep(random.uniform(0, min(RETRY_MAX_S, RETRY_S * 2 ** min(attempt, 10))))
         base = shared.get()
     raise AssertionError("unreachable")
 

@@ -22,7 +22,7 @@ PROTOCOL = 1
 
 RULES: Mapping[str, frozenset[str]] = {
     "s3": frozenset({"overwrite", "cas", "average", "sync"}),
-    "redis": frozenset({"overwrite", "additive", "staleness", "cas", "average", "sync"}),
+    "redis": frozenset({"overwrite", "additive", "staleness", "average", "sync"}),
 }
 """`siren.worlds.laws.RULES_OF_CHANNEL` of the channels that functions reach, without its imports."""
 
@@ -237,7 +237,7 @@ class Task:
             worker=read.integer("worker", 0, FUNCTIONS_MAX - 1),
             attempt=read.integer("attempt", 0, COUNT_MAX),
             position=read.integer("position", 0, PUSHES_MAX),
-            rule=read.choice("rule", RULES["redis"]),
+            rule=read.choice("rule", frozenset().union(*RULES.values())),
             channel=read.choice("channel", set(RULES)),
             region=read.text("region", _REGION),
             bucket=read.text("bucket", _BUCKET),

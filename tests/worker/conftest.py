@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,12 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `workload` of a code package with the tiny model."""
+    return servers.workload_folder(tmp_path_factory.mktemp("package") / "workload")
+
+
 @pytest.fixture(autouse=True)
-def _packaged_workload(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = servers.workload_folder(tmp_path_factory.mktemp("package") / "workload")
-    monkeypatch.setenv(WORKLOAD_DIR, str(folder))
+def _packaged_workload(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WORKLOAD_DIR, str(package))

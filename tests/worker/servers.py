@@ -32,6 +32,7 @@ from siren.worker.messages import ModelRef, Status, Task
 
 BUCKET = "siren-tests"
 _numbers = itertools.count()
+_staged: set[tuple[str, str]] = set()
 
 
 @contextlib.contextmanager
@@ -197,8 +198,10 @@ def make_cluster(
         )
     cluster = Cluster(s3_url, redis_url, workload, workload.init(0), tasks)
     store = cluster.store
-    for key, body in records.objects(ref, data.train_features, data.train_labels):
-        store.put(key, body)
+    if (s3_url, ref.prefix) not in _staged:
+        for key, body in records.objects(ref, data.train_features, data.train_labels):
+            store.put(key, body)
+        _staged.add((s3_url, ref.prefix))
     origin = Origin(run, epoch, 0, workload.size, functions)
     store.put(layout.start(tasks[0].folder), start_object(origin, cluster.params))
     return cluster

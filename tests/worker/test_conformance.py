@@ -41,33 +41,29 @@ class Turns:
 
 def play(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, order: list[tuple[int, str]]) -> list:
     """Runs all workers at once, their reads and pushes in that order."""
-    turns, real_push, real_run = Turns(order), loop._push, loop._asynchronous
-    held = threading.local()
+    turns, real_run = Turns(order), loop._asynchronous
 
-    def push(work, shared, additive, read, gradient, index):
-        with turns.turn(work.task.worker, "push"):
-            held.inside = True  # what compare-and-swap reads again belongs to this turn
-            try:
-                return real_push(work, shared, additive, read, gradient, index)
-            finally:
-                held.inside = False
-
-    def run(work, shared, additive):
-        real_get = shared.get
+    def run(work, shared, update):
+        real_get, worker = shared.get, work.task.worker
 
         def get():
-            if getattr(held, "inside", False):
+            with turns.turn(worker, "get"):
                 return real_get()
-            with turns.turn(work.task.worker, "get"):
-                return real_get()
+
+        def push(read, gradient, index):
+            with turns.turn(worker, "push"):
+                shared.get = real_get  # what compare-and-swap reads again belongs to this turn
+                try:
+                    return update(read, gradient, index)
+                finally:
+                    shared.get = get
 
         shared.get = get
         try:
-            return real_run(work, shared, additive)
+            return real_run(work, shared, push)
         finally:
             shared.get = real_get
 
-    monkeypatch.setattr(loop, "_push", push)
     monkeypatch.setattr(loop, "_asynchronous", run)
     return cluster.run_all()
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import redis
 
-from siren.channels.s3 import s3_client
 from siren.worker.environment import Environment
 from siren.worker.messages import RULES, Task
 from siren.worker.outcome import epoch_outcome
-from tests.worker.servers import Cluster, cold_environment, make_cluster, together
+from tests.worker.servers import Cluster, client_of, cold_environment, make_cluster, together
 
 PAIRS = [(rule, channel) for channel in sorted(RULES) for rule in sorted(RULES[channel])]
 
@@ -36,11 +35,12 @@ class Fuse:
         if number == self._request and not self._after:
             self.blown = True
             raise Died
-        answer = request()
-        if number == self._request:
-            self.blown = True
-            raise Died
-        return answer
+        try:
+            return request()
+        finally:
+            if number == self._request:
+                self.blown = True
+                raise Died
 
 
 def mortal(task: Task, fuse: Fuse, s3: Any) -> Environment:
@@ -82,7 +82,7 @@ def test_a_death_at_any_request_loses_and_doubles_nothing(
     monkeypatch, s3_url, redis_url, rule, channel, after
 ):
     monkeypatch.setattr("siren.channels.redis._SEED_LOCK_MS", 50)
-    url, s3 = redis_url if channel == "redis" else None, s3_client("us-east-1", s3_url)
+    url, s3 = redis_url if channel == "redis" else None, client_of(s3_url)
     alone = make_cluster(s3_url, url, rule, 2, samples=40)
     calm = [alone.run(0), alone.run(1)] if rule != "sync" else alone.run_all()
     expected = epoch_outcome(alone.store, alone.tasks[0], calm)

@@ -1,0 +1,130 @@
+"""What the scripts do in a real server."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from siren.channels.base import StoreError
+from siren.channels.redis import BLOCK_BYTES, CHUNK, RedisModel, redis_client
+from siren.hsp import rules
+from siren.worker.messages import MessageError
+from tests.worker.servers import together
+
+_runs = itertools.count()
+
+
+@pytest.fixture
+def client(redis_url):
+    with redis_client(redis_url) as client:
+        yield client
+
+
+def seeded(client, size, functions=2, seed=0):
+    params = np.random.default_rng(seed).normal(size=size).astype(np.float32)
+    model = RedisModel(client, f"channel-{next(_runs)}", 1, 0, size, functions)
+    model.seed(lambda: params)
+    return model, params
+
+
+@pytest.mark.parametrize(
+    "size", [1, CHUNK - 1, CHUNK, CHUNK + 1, BLOCK_BYTES // 4, BLOCK_BYTES // 4 + 3, 5000]
+)
+def test_adding_rounds_as_numpy_does_at_any_size(client, size):
+    model, params = seeded(client, size)
+    gradient = np.random.default_rng(1).normal(size=size).astype(np.float32)
+    for index in range(3):
+        scaled = gradient * np.float32(0.1)
+        push = model.add(0, index, index, scaled, 1.0, 0.0)
+        assert (push.applied, push.version, push.staleness) == (True, index + 1, 0)
+        rules.step(params, gradient.copy(), 0.1, params)
+    found = model.get()
+    np.testing.assert_array_equal(found.params, params)
+    assert (found.version, found.contained, found.applied.tolist()) == (3, 3, [3, 0])
+
+
+def test_staleness_damps_the_rate_where_it_is_known(client):
+    model, params = seeded(client, 300)
+    gradient = np.ones(300, np.float32)
+    for index in range(4):
+        push = model.add(0, index, 0, gradient, 0.5, 2.0)
+        assert push.staleness == index
+        rules.step(params, gradient.copy(), rules.damped_rate(0.5, index, 2.0), params)
+    np.testing.assert_allclose(model.get().params, params, rtol=1e-6)
+
+
+def test_a_push_that_was_counted_is_not_counted_again(client):
+    model, _ = seeded(client, 10)
+    assert model.add(1, 0, 0, np.ones(10, np.float32), 1.0, 0.0).applied
+    again = model.add(1, 0, 0, np.ones(10, np.float32), 1.0, 0.0)
+    assert (again.applied, again.conflict, again.version) == (False, False, 1)
+    assert model.add(0, 0, 1, np.ones(10, np.float32), 1.0, 0.0).applied
+    assert model.get().version == 2
+
+
+def test_overwriting_loses_what_came_between_and_counts_it(client):
+    model, params = seeded(client, 10)
+    first, second = model.get(), model.get()
+    assert model.write(0, 0, first, params + 1).staleness == 0
+    assert model.write(1, 0, second, params + 2).staleness == 1
+    found = model.get()
+    np.testing.assert_array_equal(found.params, params + 2)
+    assert (found.version, found.contained, found.applied.tolist()) == (2, 1, [0, 1])
+
+
+def test_pushes_at_the_same_time_all_count(client, redis_url):
+    model, params = seeded(client, 200, functions=4)
+
+    def push(worker):
+        with redis_client(redis_url) as own:
+            mine = RedisModel(own, model._name.split("{")[1].split("}")[0], 1, 0, 200, 4)
+            for index in range(25):
+                mine.add(worker, index, mine.get().version, np.ones(200, np.float32), 1.0, 0.0)
+
+    together([lambda i=i: push(i) for i in range(4)])
+    found = model.get()
+    assert (found.version, found.applied.tolist()) == (100, [25] * 4)
+    np.testing.assert_allclose(found.params, params - 100, rtol=1e-5)
+
+
+def test_only_one_start_is_seeded(client):
+    model, params = seeded(client, 10)
+    model.seed(lambda: pytest.fail("the model is there"))
+    np.testing.assert_array_equal(model.get().params, params)
+    assert 0 < client.ttl(model._keys[0]) <= 6 * 3600
+
+
+def test_a_model_of_another_size_is_refused(client):
+    model, _ = seeded(client, 10)
+    other = RedisModel(client, model._name.split("{")[1].split("}")[0], 1, 0, 11, 2)
+    with pytest.raises(MessageError, match="not a model of 11"):
+        other.get()
+    with pytest.raises(MessageError, match="not of 11 parameters"):
+        other.add(0, 0, 0, np.ones(11, np.float32), 1.0, 0.0)
+    with pytest.raises(MessageError, match="not of 11 parameters"):
+        other.contribute(0, 0, np.ones(11, np.float32), 5, 2, 0.1)
+
+
+def test_a_cache_that_forgot_is_noticed(client):
+    model, _ = seeded(client, 10)
+    model.add(0, 0, 0, np.ones(10, np.float32), 1.0, 0.0)
+    client.delete(*model._keys)
+    for call in (model.get, model.version, lambda: model.add(0, 1, 1, np.ones(10, np.float32), 1.0, 0.0)):
+        with pytest.raises(StoreError, match="noeviction"):
+            call()
+    model.seed(lambda: np.zeros(10, np.float32))
+    with pytest.raises(StoreError, match="noeviction"):
+        model.get()
+
+
+def test_a_start_that_is_not_finite_is_refused_and_a_diverged_model_is_told_apart(client):
+    model, _ = seeded(client, 10)
+    model.add(0, 0, 0, np.full(10, np.nan, np.float32), 1.0, 0.0)
+    with pytest.raises(MessageError, match="training diverged"):
+        model.get()
+    start = RedisModel(client, "not-finite", 1, 0, 3, 1)
+    start.seed(lambda: np.array([0, np.inf, 0], np.float32))
+    with pytest.raises(MessageError, match="starts with NaN"):
+        start.get()
