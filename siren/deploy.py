@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,6 +77,9 @@ class DeployConfig:
     yes: bool = False
     """Do not ask."""
 
+    account: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """With --dry-run or --print-policy: the account to show, which is asked of AWS otherwise."""
+
     print_policy: bool = False
     """Print an IAM policy as JSON and end: --policy-of says whose."""
 
@@ -126,7 +130,9 @@ def _deploy(config: DeployConfig, stdout: TextIO, stderr: TextIO, stdin: TextIO,
     api = api or Api(make_session(config.region))
     _check_region(world, api.region)
     offline = config.dry_run or config.print_policy
-    account = UNKNOWN_ACCOUNT if offline else api.account()
+    if config.account is not None and not (offline and re.fullmatch("[0-9]{12}", config.account)):
+        raise UsageError("--account takes 12 digits, and only with --dry-run or --print-policy: leave it out")
+    account = config.account or UNKNOWN_ACCOUNT if offline else api.account()
     names = Names(config.name, api.region, account, api.partition)
     if config.print_policy:
         stdout.write(json.dumps(_policy(config, names), indent=2) + "\n")

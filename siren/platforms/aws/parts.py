@@ -58,16 +58,15 @@ def parts_to_remove(api: Api, names: Names, *, redis: bool) -> list[Part]:
 
 def details(settings: Settings, package: Package) -> Mapping[str, str]:
     """What each part is, by its kind."""
+    size = f"{package.zipped_bytes:,} B zipped ({package.unzipped_bytes:,} B unzipped)"
     compiled = "with bytecode" if package.bytecode else "without bytecode"
+    target = f"{package.target.runtime} on {package.target.lambda_architecture}"
     return {
         "bucket": f"private, encrypted, TLS only; objects of runs expire after {settings.run_days} days",
         "log group": f"kept for {settings.log_days} days",
         "role": "reads data/, reads and writes runs/, writes its log" + (", joins the VPC" * settings.redis),
         "network": f"VPC {VPC_CIDR}, {len(SUBNET_CIDRS)} private subnets, S3 endpoint, security group",
         "cache": f"one {settings.cache_node} node, reached only by the function",
-        "function": (
-            f"{package.target.runtime} on {package.target.lambda_architecture}, "
-            f"{package.zipped_bytes:,} B zipped ({package.unzipped_bytes:,} B unzipped), {compiled}; at most {settings.concurrency} at once"
-        ),
+        "function": f"{target}, {size}, {compiled}; at most {settings.concurrency} at once",
         "versions": "; ".join(map(describe, settings.versions)),
     }
