@@ -8,7 +8,7 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -20,21 +20,23 @@ from threadpoolctl import threadpool_limits
 
 from siren.analysis.console import observer_for
 from siren.analysis.run_folder import RunFolder, new_run_path
+from siren.analysis.spending import spending_plan
 from siren.analysis.system import system_facts
 from siren.errors import (
     BudgetError,
     LedgerError,
     RunFolderError,
     SirenError,
-    UnknownNameError,
     UsageError,
 )
 from siren.loop import Limits
 from siren.money.amounts import parse_budget
 from siren.money.ledger import Ledger
 from siren.money.pricer import RunTotals
+from siren.platforms.aws.confirm import confirm
 from siren.platforms.base import Platform
-from siren.platforms.twin import TwinPlatform
+from siren.platforms.manager.platform import FunctionPlatform
+from siren.platforms.select import WORLDS, check_platform, facts_of, select_platform
 from siren.policies import (
     DEFAULT_AGENT,
     AgentPolicy,
@@ -53,8 +55,16 @@ from siren.rehearsal.store import resolved_job
 from siren.rehearsal.workers import StageSettings
 from siren.settings import RunSettings, given_settings, saved_settings
 from siren.training import Trainer, preflight
-from siren.twin.twin import job_of
-from siren.types import BatchRule, ChannelKind, RunHeader, RunObserver, RunSummary, StopReason, UpdateRule
+from siren.types import (
+    BatchRule,
+    ChannelKind,
+    EpochRecord,
+    RunHeader,
+    RunObserver,
+    RunSummary,
+    StopReason,
+    UpdateRule,
+)
 from siren.workloads.datasets import DatasetUnavailableError
 from siren.workloads.registry import load_workload, workload_names
 from siren.workloads.workload import Workload
@@ -65,13 +75,12 @@ log = logging.getLogger(__name__)
 
 DEFAULT_WORKLOAD = "mlp-mnist"
 FALLBACK_WORKLOAD = "softmax-digits"
-PLATFORMS = ("twin",)
 LEDGER = "ledger.jsonl"
 
-NOT_SETTINGS = ("budget", "out", "resume", "print_json")
+NOT_SETTINGS = ("budget", "out", "resume", "yes", "print_json")
 """Options that do not decide a run's course."""
 
-RESUMABLE = ("resume", "max_epochs", "max_time", "print_json")
+RESUMABLE = ("resume", "max_epochs", "max_time", "yes", "print_json")
 """Options that may be given with --resume."""
 
 
@@ -80,8 +89,10 @@ class RunConfig:
     """Train a job to its target loss as early as a dollar budget allows.
 
     On the twin (the default platform) training is real, the clock and the bill are emulated, and
-    no money is spent. Exit codes: 0 target reached, 1 internal error, 2 usage, 3 budget ran out
-    first, 4 platform failure, 5 diverged, 6 a limit was hit, 130 interrupted.
+    no money is spent. `local` runs real functions through AWS's own interfaces on this machine, in
+    wall-clock time; `aws` runs them in your account, for money. Exit codes: 0 target reached,
+    1 internal error, 2 usage, 3 budget ran out first, 4 platform failure, 5 diverged, 6 a limit was hit,
+    130 interrupted.
     """
 
     budget: Annotated[str | None, tyro.conf.arg(metavar="USD")] = None
@@ -92,10 +103,14 @@ class RunConfig:
 
     world: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
     """Prices, limits and laws of time: a file under envs/, or the path of your own. Default:
-    aws-2026."""
+    aws-2026; on the platform local: local."""
 
     platform: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Where epochs run: twin, which is also the default."""
+    """Where epochs run: twin, local (real functions on this machine; needs the extra `local`) or aws (your
+    account, see siren.deploy; needs the extra `aws`). Default: twin."""
+
+    deployment: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Which deployment of siren.deploy the platform aws uses. Default: siren."""
 
     policy: Annotated[str | None, tyro.conf.arg(metavar="POLICY")] = None
     """Who decides each epoch: agent (rehearsal chooses among the learned policies that ship and the best
@@ -136,25 +151,35 @@ class RunConfig:
 
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Go on with an interrupted run from its last epoch, with the same settings and ledger; only
-    --max-epochs, --max-time and --json may be given with it."""
+    --max-epochs, --max-time, --yes and --json may be given with it."""
+
+    yes: bool = False
+    """Spend without asking, on the platform aws."""
 
     print_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the summary as JSON on stdout, and nothing else there."""
 
 
-def main(config: RunConfig, stdout: TextIO | None = None, stderr: TextIO | None = None) -> int:
+def main(
+    config: RunConfig,
+    stdout: TextIO | None = None,
+    stderr: TextIO | None = None,
+    stdin: TextIO | None = None,
+) -> int:
     """Runs the job; returns the exit code.
 
     Args:
         config: What the user asked for.
         stdout: Where results go; `sys.stdout` by default.
         stderr: Where errors and progress go; `sys.stderr` by default.
+        stdin: Where an answer comes from; `sys.stdin` by default.
     """
     stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
+    terminal = _Terminal(stdout, stderr, stdin or sys.stdin)
     try:
         # A user's model may print: stdout is for results, with --json for one object alone.
         with threadpool_limits(1), contextlib.redirect_stdout(stderr):
-            summary = _resume(config, stdout, stderr) if config.resume else _start(config, stdout, stderr)
+            summary = _resume(config, terminal) if config.resume else _start(config, terminal)
         if config.print_json and summary.stop_reason in (StopReason.USAGE_ERROR, StopReason.PLATFORM_FAILURE):
             _fail(stderr, summary.stop_detail, summary.stop_reason.exit_code)
         return summary.stop_reason.exit_code
@@ -171,13 +196,22 @@ def _fail(stderr: TextIO, error: object, code: int) -> int:
     return code
 
 
-def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
+@dataclass(frozen=True)
+class _Terminal:
+    """Where results and progress go, and where answers come from."""
+
+    stdout: TextIO
+    stderr: TextIO
+    stdin: TextIO
+
+
+def _start(config: RunConfig, terminal: _Terminal) -> RunSummary:
     if config.budget is None:
         raise UsageError("give a budget in dollars, e.g. `python -m siren.run --budget 2.00`")
     options = {k: v for k, v in vars(config).items() if k not in NOT_SETTINGS and v is not None}
-    settings = given_settings(
-        {"workload": DEFAULT_WORKLOAD, **options, "budget_usd": parse_budget(config.budget)}
-    )
+    world_name = WORLDS.get(config.platform or "twin")
+    defaults = {"workload": DEFAULT_WORKLOAD, "world": world_name}
+    settings = given_settings({**defaults, **options, "budget_usd": parse_budget(config.budget)})
     out = config.out
     if out is not None and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise UsageError(f"--out {out} is taken: name a folder that does not exist yet")
@@ -199,22 +233,37 @@ def _start(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
     with contextlib.closing(run.platform):
         preflight(policy, run.view)
         if isinstance(policy, AgentPolicy) and settings.rehearse > 0:
-            run, settings = _rehearsed(run, settings, stderr)
+            run, settings = _rehearsed(run, settings, terminal.stderr)
         settings = settings.model_copy(
             update={"resolved": {**settings.resolved, **_resolved_agent(settings)}}
         )
         run = _with_policy(run, settings)
-        folder = RunFolder.create(path, settings.to_json(), system_facts())
+        _launch(run, terminal, asks=not config.yes)
+        folder = RunFolder.create(path, settings.to_json(), {**system_facts(), **facts_of(run.platform)})
         with folder.lock():
             ledger = Ledger(settings.budget_usd, folder.path / LEDGER)
-            return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
+            return _train(run, folder, ledger, config, terminal)
+
+
+def _launch(run: _Run, terminal: _Terminal, *, asks: bool, history: Sequence[EpochRecord] = ()) -> None:
+    """Makes the platform ready; where it spends money, only after the user has seen what and agreed."""
+    platform = run.platform
+    if platform.spends_money and asks:
+        print(spending_plan(run.header, run.view, run.policy, history), file=terminal.stderr)
+        otherwise = "--platform local to try it without money"
+        if not confirm("Spend it?", terminal.stdin, terminal.stderr, otherwise=otherwise):
+            raise UsageError("nothing was spent: run it again when you agree to the plan")
+        run.policy.start(run.view)
+    if isinstance(platform, FunctionPlatform):
+        platform.connect()
 
 
 def _rehearsed(run: _Run, settings: RunSettings, stderr: TextIO) -> tuple[_Run, RunSettings]:
     """The run and its settings, with what a rehearsal chose."""
     agents = None if settings.policy == "agent" else [settings.policy]
     stage = StageSettings(settings.workload, settings.overrides, settings.world, 1.0)
-    job = RehearsedJob(run.workload, run.costing, stage, settings.budget_usd, settings.resolved, agents)
+    costing = make_costing(run.costing.world, run.costing.job)  # the twin launches nothing again
+    job = RehearsedJob(run.workload, costing, stage, settings.budget_usd, settings.resolved, agents)
     choice: dict[str, Any] = {}
     try:
         found, known = job.rehearse(settings.rehearse, stderr)
@@ -226,7 +275,7 @@ def _rehearsed(run: _Run, settings: RunSettings, stderr: TextIO) -> tuple[_Run, 
         note = f"the rehearsal found nothing: {error}"
     notes = (*settings.notes, note)
     settings = settings.model_copy(update={"choice": choice, "notes": notes})
-    return replace(run, header=replace(run.header, notes=notes)), settings
+    return replace(run, header=replace(run.header, notes=(*run.header.notes, note))), settings
 
 
 def _with_policy(run: _Run, settings: RunSettings) -> _Run:
@@ -240,7 +289,7 @@ def _with_policy(run: _Run, settings: RunSettings) -> _Run:
     return replace(run, policy=policy)
 
 
-def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
+def _resume(config: RunConfig, terminal: _Terminal) -> RunSummary:
     assert config.resume is not None
     for key, value in vars(config).items():
         if key not in RESUMABLE and value is not None:
@@ -264,13 +313,15 @@ def _resume(config: RunConfig, stdout: TextIO, stderr: TextIO) -> RunSummary:
         run = _assemble(settings, workload, policy, world, folder.path)
         with contextlib.closing(run.platform):
             run = _with_policy(run, settings)
-            return _train(run, folder, ledger, observer_for(config.print_json, stdout, stderr), stderr)
+            if run.platform.spends_money:
+                run.view.outlook = replace(run.view.outlook, left_usd=ledger.left_usd)
+            _launch(run, terminal, asks=not config.yes)
+            return _train(run, folder, ledger, config, terminal)
 
 
 def _check(settings: RunSettings) -> tuple[Policy, World]:
     """What can be refused before data is loaded."""
-    if settings.platform not in PLATFORMS:
-        raise UnknownNameError("platform", settings.platform, PLATFORMS)
+    check_platform(settings.platform)
     _safety(settings)
     return parse_policy(settings.policy), load_world(settings.world)
 
@@ -316,8 +367,15 @@ def _load(settings: RunSettings, *, may_fall_back: bool) -> tuple[Workload, tupl
 
 
 def _assemble(settings: RunSettings, workload: Workload, policy: Policy, world: World, path: Path) -> _Run:
-    costing = make_costing(world, job_of(workload))
-    platform = TwinPlatform(workload, costing, settings.seed)
+    selected = select_platform(
+        settings.platform,
+        workload,
+        world,
+        settings.seed,
+        run_name=path.name,
+        deployment=settings.deployment,
+    )
+    platform, costing = selected.platform, selected.costing
     initial = platform.start()
     training = workload.spec.training
     header = RunHeader(
@@ -336,7 +394,7 @@ def _assemble(settings: RunSettings, workload: Workload, policy: Policy, world: 
         max_epochs=settings.max_epochs,
         spends_money=platform.spends_money,
         folder=str(path),
-        notes=settings.notes,
+        notes=(*selected.notes, *settings.notes),
     )
     max_time_s = math.inf if settings.max_time is None else settings.max_time
     limits = Limits(training.target_loss, settings.max_epochs, max_time_s)
@@ -344,7 +402,12 @@ def _assemble(settings: RunSettings, workload: Workload, policy: Policy, world: 
     return _Run(workload, costing, platform, policy, header, limits, initial, view)
 
 
-def _train(run: _Run, folder: RunFolder, ledger: Ledger, observer: RunObserver, stderr: TextIO) -> RunSummary:
+def _train(
+    run: _Run, folder: RunFolder, ledger: Ledger, config: RunConfig, terminal: _Terminal
+) -> RunSummary:
+    observer = observer_for(config.print_json, terminal.stdout, terminal.stderr)
+    if isinstance(run.platform, FunctionPlatform):
+        run.platform.tell = observer.note
     trainer = Trainer(
         platform=run.platform,
         policy=run.policy,
@@ -358,7 +421,7 @@ def _train(run: _Run, folder: RunFolder, ledger: Ledger, observer: RunObserver, 
         initial=run.initial,
         roll_back=isinstance(run.policy, Safeguard) and run.policy.safety.roll_back,
     )
-    with _interruptible(trainer, observer, stderr):
+    with _interruptible(trainer, observer, terminal.stderr):
         return trainer.run()
 
 

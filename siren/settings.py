@@ -22,6 +22,7 @@ class RunSettings(BaseModel):
         workload: A name under `workloads/`, or the absolute path of a folder.
         world: A name under `envs/`, or the absolute path of a file.
         platform, policy: Names, as on the command line.
+        deployment: Which one, on the platform `aws`.
         target_loss, batch_rule, update_rule, channel: What overrides the workload; None does not.
         seed: Seed of all randomness.
         rehearse: Real seconds that the job may be rehearsed before it runs; 0 for none.
@@ -40,6 +41,7 @@ class RunSettings(BaseModel):
     workload: str
     world: str = "aws-2026"
     platform: str = "twin"
+    deployment: str = "siren"
     policy: str = "agent"
     target_loss: _Positive | None = None
     batch_rule: BatchRule | None = None

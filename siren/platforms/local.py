@@ -6,8 +6,10 @@ import contextlib
 import importlib.util
 import shutil
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from siren.errors import MissingExtraError
 from siren.platforms.backend import Backend
@@ -85,6 +87,10 @@ class LocalSite:
                 self._grounds = self._start(stack)
                 self._stack = stack.pop_all()
         return self._grounds
+
+    def facts(self) -> Mapping[str, Any]:
+        """See `Site.facts`: how functions are confined, and what is not as on AWS."""
+        return {"endpoint": self.endpoint.about()} if self.endpoint else {}
 
     def close(self) -> None:
         """See `Site.close`."""

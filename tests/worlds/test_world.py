@@ -14,7 +14,7 @@ from siren.errors import ActionError, UnknownNameError, WorldError
 from siren.types import Action, ChannelKind
 from siren.worlds import load_world, world_names
 
-SHIPPED = ("aws-2026", "lambdaml-2021", "siren-2019")
+SHIPPED = ("aws-2026", "lambdaml-2021", "local", "siren-2019")
 TEXT_KEYS = {"title", "about", "region", "architecture", "node"}
 BOOLEANS = {"init_billed"}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from siren.errors import MissingExtraError, PlatformError
 from siren.platforms.aws.api import Api, make_session
@@ -59,6 +61,10 @@ class AwsSite:
         """See `Site.open`."""
         found = self.find()
         return Grounds(found.backend(), found.code_sha256)
+
+    def facts(self) -> Mapping[str, Any]:
+        """See `Site.facts`."""
+        return {"deployment": self.find().to_json()}
 
     def close(self) -> None:
         """See `Site.close`: a deployment stays."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,8 @@ from siren.worker.outcome import epoch_outcome
 from siren.workloads.workload import Workload
 from siren.worlds import requests
 from siren.worlds.costing import Costing, EpochPlan, Outlook
+
+log = logging.getLogger(__name__)
 
 ANSWER_SLACK_S = 60.0
 """An answer is waited for so long beyond what the function may take."""
@@ -63,6 +67,8 @@ class FunctionPlatform:
         seed: Seed of the run; the course of an epoch also depends on who comes first.
         site: Where functions run; closed with the platform.
         run_name: What the run is called in the bucket; letters, digits and hyphens of it are kept.
+
+    Attributes:
         tell: Told what the user should know now.
     """
 
@@ -75,14 +81,13 @@ class FunctionPlatform:
         seed: int,
         site: Site,
         run_name: str,
-        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.name, self.spends_money = site.name, site.spends_money
         self._workload, self._costing, self._seed, self._site = workload, costing, seed, site
         # What an earlier process of the same run left behind must not be taken for this one's.
         slug = re.sub(r"[^a-z0-9]+", "-", run_name.lower()).strip("-")[:_RUN_LENGTH] or "run"
         self._run = f"{slug}-{secrets.token_hex(6)}"
-        self._tell = tell
+        self.tell: Callable[[str], None] = log.info
         self._params: Params = workload.init(seed)
         self._clock_s, self._epoch, self._launches = 0.0, 0, 0
         self._data: DataRef | None = None
@@ -131,6 +136,11 @@ class FunctionPlatform:
                 staging.probe(job.update_rule.value, job.model_bytes)
         versions = Versions(backend, grounds.code_sha256)
         self._open = _Connected(backend, Invoker(backend), staging, versions)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a run folder should say of where functions run; asked once connected."""
+        return self._site.facts()
 
     def check_action(self, action: Action) -> None:
         """See `Platform.check_action`."""
@@ -191,7 +201,7 @@ class FunctionPlatform:
         """Moves the job on by an epoch that has ended; its report."""
         told = report(self._costing, course)
         for note in course.outcome.notes:
-            self._tell(note)
+            self.tell(note)
         action = course.plan.action
         alive = sum(member.done for member in course.outcome.members)
         self._warm[action.memory_mb, course.plan.timeout_s] = alive, time.monotonic()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from siren.platforms.backend import Backend
 
@@ -47,6 +48,10 @@ class Site(Protocol):
         Raises:
             UsageError, PlatformError: It cannot be made ready.
         """
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a run folder should say of it; JSON. Asked while it is open."""
         ...
 
     def close(self) -> None:
