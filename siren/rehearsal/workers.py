@@ -16,6 +16,7 @@ from siren._pool_worker import become_pool_worker
 from siren.errors import PlatformError
 from siren.rehearsal.stage import Stage
 from siren.twin.twin import job_of
+from siren.workloads.profile import profiled
 from siren.workloads.registry import load_workload
 from siren.worlds import load_world
 from siren.worlds.costing import make_costing
@@ -28,19 +29,27 @@ _stage: Stage | None = None
 
 @dataclass(frozen=True)
 class StageSettings:
-    """How another process makes the same stage."""
+    """How another process makes the same stage.
+
+    Attributes:
+        workload, overrides: See `siren.workloads.registry.load_workload`.
+        world: A world's name or file.
+        fraction: Share of an epoch's samples.
+        profile: A file of measured constants, see `siren.workloads.profile`; empty for none.
+    """
 
     workload: str
     overrides: Mapping[str, object]
     world: str
     fraction: float
+    profile: str = ""
 
 
 def make_stage(settings: StageSettings) -> Stage:
     """The stage that the settings describe."""
     workload = load_workload(settings.workload, overrides=settings.overrides)
-    costing = make_costing(load_world(settings.world), job_of(workload))
-    return Stage(workload, costing, settings.fraction)
+    workload, world = profiled(workload, load_world(settings.world), settings.profile)
+    return Stage(workload, make_costing(world, job_of(workload)), settings.fraction)
 
 
 def _prepare(settings: StageSettings) -> None:
