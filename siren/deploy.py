@@ -8,11 +8,12 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
 import tyro
 
-from siren.errors import PriceError, SirenError, UsageError
+from siren.errors import PriceError, RunFolderError, SirenError, UsageError
 from siren.money.price_book import load_price_book
 from siren.platforms.aws.api import Api, make_session
 from siren.platforms.aws.charges import charges
@@ -87,6 +88,9 @@ class DeployConfig:
     """manager: what siren.run needs; deployer: what siren.deploy and siren.teardown need; worker: what the
     function is given."""
 
+    save_package: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write the code package to this new file and end, e.g. for deploy/terraform. Asks AWS nothing."""
+
     print_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the deployment as JSON on stdout; the plan goes to stderr."""
 
@@ -127,6 +131,10 @@ def _deploy(config: DeployConfig, stdout: TextIO, stderr: TextIO, stdin: TextIO,
     check_name(config.name)
     world = load_world(config.world)
     settings = _settings(config, world)
+    if config.save_package is not None:
+        package = build_package(find_folder(config.workload), aws_target(world.billing.architecture))
+        _save(package, config.save_package, stdout)
+        return
     api = api or Api(make_session(config.region))
     _check_region(world, api.region)
     offline = config.dry_run or config.print_policy
@@ -161,6 +169,19 @@ def _deploy(config: DeployConfig, stdout: TextIO, stderr: TextIO, stdin: TextIO,
         raise UsageError("nothing was created or changed; --dry-run shows the plan without asking")
     if config.print_json:
         stdout.write(json.dumps(read_deployment(api, config.name).to_json(), indent=1) + "\n")
+
+
+def _save(package: Package, path: Path, stdout: TextIO) -> None:
+    try:
+        with path.open("xb") as file:
+            file.write(package.content)
+    except FileExistsError:
+        raise UsageError(f"--save-package {path} exists already: name a new file") from None
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {path}: {error.strerror}; name a file in a folder of yours"
+        ) from error
+    stdout.write(f"{path}: {package.zipped_bytes:,} B, CodeSha256 {package.sha256_base64}\n")
 
 
 def _settings(config: DeployConfig, world: World) -> Settings:

@@ -4,6 +4,7 @@ siren/__init__.py             empty: the real one imports what a function does n
 siren/worker/*.py             the handler and its loop
 siren/channels/*.py           where parameters travel
 siren/hsp/{__init__,rules}.py
+siren/{errors,types}.py, siren/workloads/...   with a torch model: its adapter
 workload/model.py             and the siblings that it imports
 numpy/, numpy.libs/, redis/   on AWS only; a local environment has its interpreter's own
 
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -44,6 +45,13 @@ UNZIPPED_BYTES = 250 * BYTES_PER_MB
 IMAGE = "deploy/Dockerfile"
 PROVIDED = frozenset({"boto3", "botocore", "numpy", "redis"})
 """Third-party packages that the worker has on AWS: the runtime's boto3, and what the package carries."""
+
+TORCH_FILES = (
+    "errors.py",
+    "types.py",
+    *(f"workloads/{name}.py" for name in ("__init__", "protocol", "spec", "torch_model", "workload")),
+)
+"""What `siren.workloads.torch_model` needs of Siren."""
 
 _TRIMMED_FOLDERS = frozenset({"tests", "f2py", "include", "_pyinstaller"})
 _TRIMMED_SUFFIXES = frozenset([".a", ".c", ".cpp", ".f", ".f90", ".h", ".lib", ".pxd", ".pyi", ".pyx"])
@@ -166,9 +174,10 @@ def build_package(workload_folder: Path, target: Target) -> Package:
         PlatformError: A wheel cannot be fetched.
     """
     folder = workload_folder.resolve()
+    torch = load_spec(folder).model.adapter == "torch"
     if target.wheels:
-        _check_workload(folder)
-    files = {**_siren_files(), **_workload_files(folder)}
+        _check_workload(folder, torch)
+    files = {**_siren_files(TORCH_FILES if torch else ()), **_workload_files(folder)}
     for wheel in target.wheels:
         files |= _wheel_files(fetch_wheel(wheel))
     compiled = _bytecode(files, target.runtime)
@@ -182,9 +191,9 @@ def build_package(workload_folder: Path, target: Target) -> Package:
     return Package(_zipped(files), unzipped_bytes, bool(compiled), target)
 
 
-def _check_workload(folder: Path) -> None:
+def _check_workload(folder: Path, torch: bool) -> None:
     """Refuses what would fail in the function for want of a package."""
-    if load_spec(folder).model.adapter == "torch":
+    if torch:
         raise WorkloadError(
             f"{folder.name} needs torch, which alone is larger than the 250 MB of a code package: build a "
             f"container image with {IMAGE} (see deploy/README.md), or choose a workload of the numpy adapter"
@@ -198,11 +207,11 @@ def _check_workload(folder: Path) -> None:
         )
 
 
-def _siren_files() -> dict[str, bytes]:
+def _siren_files(more: Sequence[str]) -> dict[str, bytes]:
     """The worker's part of Siren by its path in the package."""
     root = Path(siren.__file__).resolve().parent
     names = [path for part in ("worker", "channels") for path in sorted((root / part).glob("*.py"))]
-    names += [root / "hsp" / "__init__.py", root / "hsp" / "rules.py"]
+    names += [root / name for name in ("hsp/__init__.py", "hsp/rules.py", *more)]
     files = {f"siren/{path.relative_to(root).as_posix()}": path.read_bytes() for path in names}
     return {"siren/__init__.py": _MARKER.encode(), **files}
 

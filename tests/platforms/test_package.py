@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import hashlib
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -177,7 +178,24 @@ print(numpy.__file__, numpy.__version__, redis.__version__, loss > 0, gradient.s
 def test_torch_workloads_are_sent_to_the_image() -> None:
     with pytest.raises(WorkloadError, match=r"needs torch.*deploy/Dockerfile"):
         build_package(root_folder("workloads") / "lenet-mnist", aws_target())
-    assert build_package(root_folder("workloads") / "lenet-mnist", local_target()).zipped_bytes > 0
+
+
+def test_a_local_package_of_a_torch_workload_holds_its_adapter(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    package = build_package(root_folder("workloads") / "lenet-mnist", local_target())
+    zipfile.ZipFile(io.BytesIO(package.content)).extractall(tmp_path)
+    program = "import siren.workloads.torch_model as t; print(t.__file__, t.TorchModel.__name__)"
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [f"{tmp_path}/siren/workloads/torch_model.py", "TorchModel"]
 
 
 def test_an_import_that_the_package_lacks_is_refused(workload: Path) -> None:

@@ -102,15 +102,13 @@ def manager_policy(names: Names) -> Document:
     bucket, function = names.bucket_arn, names.function_arn
     publish = ["lambda:PublishVersion", "lambda:UpdateFunctionConfiguration"]
     read = ["lambda:GetFunction", "lambda:GetFunctionConfiguration", "lambda:ListVersionsByFunction"]
-    objects = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
     return _document(
         [
             _allow("Versions", [*read, *publish], [function, f"{function}:*"]),
             _allow("Invoke", ["lambda:InvokeFunction"], [f"{function}:*"]),
-            _allow("Data", ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], [f"{bucket}/data/*"]),
-            _allow("Runs", objects, [f"{bucket}/runs/*"]),
+            _allow("Objects", ["s3:GetObject", "s3:PutObject"], [f"{bucket}/data/*", f"{bucket}/runs/*"]),
+            # Without it a missing object is denied (403) rather than missing (404).
             _allow("List", ["s3:ListBucket"], [bucket]),
-            _allow("Limits", ["lambda:GetAccountSettings"], ["*"]),
         ]
     )
 

@@ -519,3 +519,14 @@ def test_nothing_secret_is_logged(cloud: Cloud, caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO, logger="siren")
     _, out, err = run(deploy, DeployConfig(yes=True, versions=VERSIONS), cloud)
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in out + err + caplog.text
+
+
+def test_the_package_can_be_saved(cloud: Cloud, package: Package, tmp_path: Path) -> None:
+    config = DeployConfig(save_package=tmp_path / "worker.zip")
+    code, out, _ = run(deploy, config, cloud)
+    assert code == 0
+    assert (tmp_path / "worker.zip").read_bytes() == package.content
+    assert package.sha256_base64 in out
+    assert run(deploy, config, cloud)[0] == 2
+    assert run(deploy, DeployConfig(save_package=tmp_path / "no" / "worker.zip"), cloud)[0] == 4
+    assert cloud.operations == []
