@@ -13,7 +13,14 @@ from pydantic import TypeAdapter
 
 from siren.errors import BudgetError
 from siren.planning.machines import VmOption, vm_options
-from siren.planning.prediction import FirstAction, Prediction, first_action, predict, rehearsed_stage
+from siren.planning.prediction import (
+    FirstAction,
+    Prediction,
+    first_action,
+    play_fresh,
+    prediction_of,
+    rehearsed_stage,
+)
 from siren.planning.verdict import Verdict, verdict_on
 from siren.rehearsal.job import RehearsedJob
 from siren.rehearsal.rehearse import Rehearsal
@@ -158,9 +165,10 @@ class Planner:
         first = first_action(self._whole, found.choice, budget_usd)
         seconds = AFTERWARDS * self._seconds * len(candidates)
         with self._progress(seconds) as report:
-            predictions = predict(
+            trials = play_fresh(
                 stage, settings, candidates, budget_usd, found.target_loss, seconds, report=report
             )
+        predictions = [prediction_of(candidate.name, trials) for candidate in candidates]
         choice = predictions[0]
         return BudgetPlan(
             budget_usd=budget_usd,

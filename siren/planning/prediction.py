@@ -81,7 +81,7 @@ def rehearsed_stage(
     return stage, named
 
 
-def predict(
+def play_fresh(
     stage: Stage,
     settings: StageSettings | None,
     candidates: Sequence[Candidate],
@@ -91,8 +91,8 @@ def predict(
     *,
     episodes: int = EPISODES,
     report: Callable[[str], None] = lambda text: None,
-) -> list[Prediction]:
-    """Plays the candidates on fresh seeds; what has begun is waited for, so that slow runs count too.
+) -> list[Trial]:
+    """Plays candidates on the prediction's seeds; what has begun is waited for, so that slow runs count.
 
     Args:
         stage: What the rehearsal played on, see `rehearsed_stage`.
@@ -103,31 +103,28 @@ def predict(
         seconds: No episode begins after so many.
         episodes: How many of each at most.
         report: Told what happens.
-
-    Raises:
-        BudgetError: There was no time for a single episode of one of them.
     """
     report(f"predictions: {', '.join(c.name for c in candidates)}")
     pool = Workers(stage, settings, stage.clock() + LONGEST_S)
     seeds = range(PREDICTION_SEED, PREDICTION_SEED + episodes)
     calls = ((c, budget_usd, target_loss, seed) for seed in seeds for c in candidates)
     try:
-        trials: list[Trial] = list(pool.each("trial", calls, stage.clock() + seconds))
+        return list(pool.each("trial", calls, stage.clock() + seconds))
     finally:
         pool.close()
-    return [prediction_of(c.name, [t for t in trials if t.candidate == c.name], seconds) for c in candidates]
 
 
-def prediction_of(policy: str, trials: Sequence[Trial], seconds: float) -> Prediction:
-    """What the episodes of a policy tell.
+def prediction_of(policy: str, trials: Sequence[Trial]) -> Prediction:
+    """What the episodes of a policy tell, among those of others.
 
     Raises:
         BudgetError: There are none.
     """
+    trials = [trial for trial in trials if trial.candidate == policy]
     cost_usd = band_of([trial.cost_usd for trial in trials])
     if cost_usd is None:
         raise BudgetError(
-            f"{seconds:g} s are too short to play one run of {policy} on this machine: give more --seconds"
+            f"there was no time to play one run of {policy} on this machine: give more --seconds"
         )
     times = [trial.duration_s for trial in trials if trial.success]
     return Prediction(
