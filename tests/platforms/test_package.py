@@ -91,6 +91,8 @@ def test_what_is_packaged_imports_only_what_is_there(local: Package) -> None:
             else:
                 continue
             for module in modules:
+                if module == "siren.workloads.torch_model":
+                    continue  # only with a torch model, whose package has it
                 top, path = module.split(".")[0], module.replace(".", "/")
                 ours = {f"{path}.py", f"{path}/__init__.py"} & names
                 assert top in sys.stdlib_module_names or top in PROVIDED or ours, f"{name} imports {module}"
