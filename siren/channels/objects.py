@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from siren.worker._fields import Fields, MessageError
 META_BYTES = 4096
 OVERHEAD_BYTES = 8192
 """Of an object, beside its arrays: zip directory, array headers and `meta`."""
+
+
+_LOCAL_HEADER, _LENGTHS_AT = 30, 26
+"""Of a zip member: bytes before its name, and where the lengths of name and extra field are (APPNOTE 4)."""
 
 
 class NotFiniteError(MessageError):
@@ -129,6 +134,7 @@ def unpack(body: bytes, origin: Origin, key: str, *, finite: bool = True) -> Sto
         RuntimeError,
         RecursionError,
         SyntaxError,
+        struct.error,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
@@ -185,24 +191,33 @@ def _arrays(body: bytes, origin: Origin) -> dict[str, NDArray[Any]]:
         if sorted(m.filename for m in members) != sorted(expected):
             raise ValueError("its members are not params, applied and meta")
         return {
-            member.filename.removesuffix(".npy"): _array(archive, member, *expected[member.filename])
+            member.filename.removesuffix(".npy"): _array(body, archive, member, *expected[member.filename])
             for member in members
         }
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, dtype: str, length: int | None) -> NDArray[Any]:
-    """One member, whose header must be as expected before anything is allocated for it."""
-    if member.compress_type != zipfile.ZIP_STORED:
+def _array(
+    body: bytes, archive: zipfile.ZipFile, member: zipfile.ZipInfo, dtype: str, length: int | None
+) -> NDArray[Any]:
+    """One member, a view of the object where that is aligned.
+
+    Its header must be as expected before anything of that size is touched. Reading through the archive
+    would copy a large model three times.
+    """
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise ValueError(f"{member.filename} is compressed")
     with archive.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{member.filename} is not in npy format 1.0")
         shape, _, stored = np.lib.format.read_array_header_1_0(file)
-        count = math.prod(shape)
-        good = len(shape) == 1 and (count == length if length is not None else count <= META_BYTES)
-        if stored != np.dtype(dtype) or not good:
-            raise ValueError(f"{member.filename} is {stored} of shape {shape}, not {dtype} of ({length},)")
-        raw = file.read(count * stored.itemsize)
-    if len(raw) != count * stored.itemsize:
-        raise ValueError(f"{member.filename} is cut off")
-    return np.frombuffer(raw, dtype)
+        header_bytes = file.tell()
+    count = math.prod(shape)
+    good = len(shape) == 1 and (count == length if length is not None else count <= META_BYTES)
+    if stored != np.dtype(dtype) or not good:
+        raise ValueError(f"{member.filename} is {stored} of shape {shape}, not {dtype} of ({length},)")
+    name_bytes, extra_bytes = struct.unpack_from("<HH", body, member.header_offset + _LENGTHS_AT)
+    first = member.header_offset + _LOCAL_HEADER + name_bytes + extra_bytes
+    raw = memoryview(body)[first : first + member.file_size]
+    if len(raw) != header_bytes + count * stored.itemsize or zlib.crc32(raw) != member.CRC:
+        raise ValueError(f"{member.filename} is damaged")
+    return np.require(np.frombuffer(raw[header_bytes:], dtype), requirements="A")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from siren.channels.base import ChannelProperties, Params, Push, Snapshot, StoreError
+from siren.channels.base import ChannelProperties, Counts, Params, Push, Snapshot, StoreError
 from siren.channels.objects import check_live
 from siren.worker._fields import MessageError
 
@@ -28,6 +28,7 @@ MAX_BYTES = 512 * 1024 * 1024
 KEEP_S = 6 * 3600
 """Keys outlive the last access by so long: longer than any epoch, so nothing is left behind for good."""
 
+BUSY_S = 0.1
 CHUNK = 64
 BLOCK_BYTES = 4096
 _STATE = 4
@@ -191,16 +192,19 @@ class RedisModel:
         Args:
             load: Reads it, float32, (size,).
         """
-        while self._client.exists(*self._keys[:2]) < 2:
-            if self._client.set(self._lock_key, b"1", nx=True, px=_SEED_LOCK_MS):
-                params = np.ascontiguousarray(load(), "<f4")
-                state = np.zeros(_STATE + self._functions, "<i4").tobytes()
-                self._client.msetnx({self._keys[0]: params.tobytes(), self._keys[1]: state})
-                for key in self._keys[:2]:
-                    self._client.expire(key, KEEP_S)
-                self._client.delete(self._lock_key)
+        while _patiently(lambda: self._client.exists(*self._keys[:2])) < 2:
+            if _patiently(lambda: self._client.set(self._lock_key, b"1", nx=True, px=_SEED_LOCK_MS)):
+                params = load()
+                _patiently(lambda: self._place(params))
             else:
                 time.sleep(0.005)
+
+    def _place(self, params: Params) -> None:
+        state = np.zeros(_STATE + self._functions, "<i4")
+        self._client.msetnx({self._keys[0]: _bytes(params), self._keys[1]: _bytes(state)})
+        for key in self._keys[:2]:
+            self._client.expire(key, KEEP_S)
+        self._client.delete(self._lock_key)
 
     def version(self) -> int:
         """The version alone, without the model.
@@ -208,14 +212,14 @@ class RedisModel:
         Raises:
             StoreError: There is no model.
         """
-        raw = self._client.getrange(self._keys[1], 0, 3)
+        raw = _patiently(lambda: self._client.getrange(self._keys[1], 0, 3))
         if len(raw) < 4:
             self._gone()
         return int(np.frombuffer(raw, "<i4")[0])
 
     def get(self) -> Snapshot:
         """See `SharedModel.get`."""
-        params, state = self._client.mget(self._keys[:2])
+        params, state = _patiently(lambda: self._client.mget(self._keys[:2]))
         if params is None or state is None:
             self._gone()
         if len(params) != 4 * self._size or len(state) != 4 * (_STATE + self._functions):
@@ -249,7 +253,7 @@ class RedisModel:
         state[1] = read.contained + 1
         state[_STATE:] = read.applied
         state[_STATE + worker] = index + 1
-        arguments = [worker, index, read.version, state.tobytes(), _bytes(params)]
+        arguments = [worker, index, read.version, _bytes(state), _bytes(params)]
         return self._push(self._scripts.write, arguments)
 
     def contribute(
@@ -271,7 +275,7 @@ class RedisModel:
 
     def mean_of_sum(self, start: Params) -> tuple[int, Params]:
         """(functions that contributed, `start` plus the weighted mean of what they did) under `average`."""
-        total, state = self._client.mget([self._keys[2], self._keys[1]])
+        total, state = _patiently(lambda: self._client.mget([self._keys[2], self._keys[1]]))
         if state is None:
             self._gone()
         header = np.frombuffer(state, "<i4")
@@ -283,7 +287,9 @@ class RedisModel:
         return int(header[0]), mean.astype(np.float32)
 
     def _push(self, script: Any, arguments: list[Any]) -> Push:
-        outcome, version, staleness = (int(x) for x in script(keys=self._keys, args=arguments))
+        outcome, version, staleness = (
+            int(x) for x in _patiently(lambda: script(keys=self._keys, args=arguments))
+        )
         if outcome == _GONE:
             self._gone()
         if outcome == _WRONG_SIZE:
@@ -306,8 +312,25 @@ class RedisModel:
         )
 
 
-def _bytes(vector: Params) -> bytes:
-    return np.ascontiguousarray(vector, "<f4").tobytes()
+def _patiently(call: Callable[[], Any]) -> Any:
+    """The answer of a request that is sent again while the server says that it is busy.
+
+    It says so to everybody while a script has run for more than 5 s (`busy-reply-threshold`), which an
+    addition of some 70 million floats does; what it refused was not carried out.
+    """
+    from redis.exceptions import ResponseError
+
+    while True:
+        try:
+            return call()
+        except ResponseError as error:
+            if not str(error).startswith("BUSY "):
+                raise
+            time.sleep(BUSY_S)
+
+
+def _bytes(vector: Params | Counts) -> memoryview:
+    return np.ascontiguousarray(vector).data.cast("B")
 
 
 class RedisBarrier:

@@ -128,3 +128,20 @@ def test_a_start_that_is_not_finite_is_refused_and_a_diverged_model_is_told_apar
     start.seed(lambda: np.array([0, np.inf, 0], np.float32))
     with pytest.raises(MessageError, match="starts with NaN"):
         start.get()
+
+
+def test_a_server_that_is_busy_with_a_script_is_waited_for(client, redis_url):
+    model, params = seeded(client, 10)
+    before = client.config_get("busy-reply-threshold")
+    client.config_set("busy-reply-threshold", 10)
+
+    def occupy():
+        with redis_client(redis_url) as own:
+            own.eval("local x = 0 for i = 1, 1e7 do x = x + i end return 1", 0)
+
+    try:
+        together([occupy, *[model.get] * 3])
+        assert model.add(0, 0, 0, np.ones(10, np.float32), 1.0, 0.0).applied
+    finally:
+        client.config_set("busy-reply-threshold", before["busy-reply-threshold"])
+    np.testing.assert_array_equal(model.get().params, params - 1)
