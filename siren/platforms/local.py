@@ -16,7 +16,7 @@ from siren.platforms.backend import Backend
 from siren.platforms.endpoint.client import Credentials, LocalEndpoint
 from siren.platforms.manager.clients import lambda_client
 from siren.platforms.manager.site import Grounds
-from siren.platforms.package import HANDLER, build_package, local_target
+from siren.platforms.package import HANDLER, Package, build_package, local_target
 from siren.platforms.processes import start_child
 from siren.platforms.storage import start_redis, start_s3
 
@@ -134,14 +134,19 @@ class LocalSite:
             runtime=package.target.runtime,
             spends_money=False,
         )
-        with contextlib.closing(lambda_client(backend)) as client:
-            client.create_function(
-                FunctionName=FUNCTION,
-                Runtime=package.target.runtime,  # type: ignore[arg-type]
-                Role=ROLE_ARN,
-                Handler=HANDLER,
-                Code={"ZipFile": package.content},
-                Environment={"Variables": THREADS},
-            )
-            client.get_waiter("function_active_v2").wait(FunctionName=FUNCTION)
+        create_worker(backend, package)
         return Grounds(backend, package.sha256_base64)
+
+
+def create_worker(backend: Backend, package: Package) -> None:
+    """Creates the function that a local backend names, and waits until it can be invoked."""
+    with contextlib.closing(lambda_client(backend)) as client:
+        client.create_function(
+            FunctionName=backend.function_name,
+            Runtime=package.target.runtime,  # type: ignore[arg-type]
+            Role=backend.role_arn,
+            Handler=HANDLER,
+            Code={"ZipFile": package.content},
+            Environment={"Variables": THREADS},
+        )
+        client.get_waiter("function_active_v2").wait(FunctionName=backend.function_name)
