@@ -39,7 +39,7 @@ BUCKET = "siren-bench"
 class BenchConfig:
     """Measure the parameter channels against their raw client libraries."""
 
-    seconds: float = 2.0
+    seconds: float = 1.2
     """For each pair of calls and size; at least three of each."""
 
     largest: int = 0

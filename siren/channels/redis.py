@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -194,8 +195,7 @@ class RedisModel:
         """
         while _patiently(lambda: self._client.exists(*self._keys[:2])) < 2:
             if _patiently(lambda: self._client.set(self._lock_key, b"1", nx=True, px=_SEED_LOCK_MS)):
-                params = load()
-                _patiently(lambda: self._place(params))
+                _patiently(partial(self._place, load()))
             else:
                 time.sleep(0.005)
 
