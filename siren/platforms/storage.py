@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import secrets
 import shutil
 import socket
@@ -134,6 +135,7 @@ def _start_s3(program: str, folder: Path, bucket: str) -> S3Server:
     command = [
         program,
         "-v=0",
+        "-logtostderr=true",
         "server",
         f"-dir={data}",
         "-ip=127.0.0.1",
@@ -150,7 +152,8 @@ def _start_s3(program: str, folder: Path, bucket: str) -> S3Server:
         "-master.telemetry=false",
         "-master.electionTimeout=1s",
     ]
-    child = start_child(command, name="SeaweedFS", log=folder / "s3.log", grace_s=1.0, cwd=folder)
+    own = {**os.environ, "TMPDIR": str(folder)}  # nothing of it may outlast its folder
+    child = start_child(command, name="SeaweedFS", env=own, log=folder / "s3.log", grace_s=1.0, cwd=folder)
     server = S3Server(child, f"http://127.0.0.1:{ports['s3.port']}", bucket, credentials)
     with contextlib.closing(_patient_client(server)) as client:
         child.wait_until(lambda: _stores(client, bucket), READY_S)

@@ -1,0 +1,165 @@
+"""`python -m siren.run --platform local`: real functions, real time, and nothing left behind."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejson
+
+from siren.analysis.run_folder import RunFolder
+from siren.run import RunConfig, main
+from siren.testing import tiny_model
+from siren.testing.tiny import write_tiny_workload
+
+POLICY = "fixed:2x1769"
+
+
+@pytest.fixture(scope="module")
+def workload(tmp_path_factory) -> str:
+    source = Path(tiny_model.__file__).read_text(encoding="utf-8").partition("    @staticmethod")[0]
+    folder = tmp_path_factory.mktemp("jobs") / "tiny"
+    return str(write_tiny_workload(folder, source, training={"learning_rate": 0.05}))
+
+
+def command(workload: str, out: Path, *more: str) -> list[str]:
+    options = ("--platform", "local", "--policy", POLICY, "--budget", "1", "--workload", workload)
+    return [sys.executable, "-m", "siren.run", *options, "--out", str(out), *more]
+
+
+def environment(temp: Path) -> dict[str, str]:
+    """Temporary folders of the run lie where the test can look."""
+    return {**os.environ, "TMPDIR": str(temp)}
+
+
+def marked(temp: Path) -> list[int]:
+    """Processes that have this folder in their environment or command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (path / "environ").read_bytes() + (path / "cmdline").read_bytes()
+            state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if str(temp).encode() in text and state != "Z" and int(path.name) != os.getpid():
+            found.append(int(path.name))
+    return found
+
+
+def until(condition, timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.05)
+
+
+def check_account(folder: Path) -> dict[str, object]:
+    """What the summary, the events and the ledger say of money is one thing, and within the budget."""
+    summary = simplejson.loads((folder / "summary.json").read_text(), use_decimal=True)
+    records = RunFolder.open(folder).events(outside_usd=summary["bill"].get("unconfirmed", Decimal(0)))
+    settled = sum((record.status.cost_usd for record in records), Decimal(0))
+    assert settled + summary["bill"].get("unconfirmed", Decimal(0)) == summary["cost_usd"]
+    assert summary["cost_usd"] <= summary["budget_usd"]
+    for record in records:
+        assert record.status.cost_usd <= record.reserved_usd
+    return dict(summary)
+
+
+def test_a_job_reaches_its_target_and_leaves_nothing(workload, tmp_path):
+    temp, out = tmp_path / "temp", tmp_path / "run"
+    temp.mkdir()
+    ended = subprocess.run(
+        command(workload, out, "--json"),
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(temp),
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    summary = json.loads(ended.stdout)
+    assert (summary["platform"], summary["world"]) == ("local", "local")
+    assert summary["final_loss"] <= summary["target_loss"]
+    check_account(out)
+    system = json.loads((out / "system.json").read_text())
+    assert {"confinement", "not_enforced"} <= set(system["endpoint"])
+    assert list(temp.iterdir()) == []
+    assert marked(temp) == []
+
+
+def test_a_killed_run_leaves_nothing_and_resumes_with_a_right_model(workload, tmp_path):
+    temp, out = tmp_path / "temp", tmp_path / "run"
+    temp.mkdir()
+    run = subprocess.Popen(
+        command(workload, out, "--target-loss", "0.001", "--max-epochs", "6"),
+        env=environment(temp),
+        stdout=subprocess.DEVNULL,
+    )
+    events = out / "events.jsonl"
+    until(lambda: events.exists() and events.read_text().count("\n") >= 2, 120, "two epochs have ended")
+    assert len(marked(temp)) > 3
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    until(lambda: not marked(temp), 60, "every process has ended")
+    until(lambda: not list(temp.iterdir()), 60, "every temporary folder is gone")
+
+    epochs = len(RunFolder.open(out).events(outside_usd=Decimal(10)))
+    resumed = subprocess.run(
+        [sys.executable, "-m", "siren.run", "--resume", str(out), "--json"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(temp),
+        timeout=300,
+    )
+    assert resumed.returncode == 6, resumed.stderr  # --max-epochs
+    summary = check_account(out)
+    assert summary["epochs"] == 6 > epochs
+    # Losses go down as they do without a kill: no epoch was counted twice or lost.
+    losses = [record.status.report.loss for record in RunFolder.open(out).events(Decimal(10))]
+    assert all(after < before for before, after in itertools.pairwise(losses)), losses
+    assert np.isfinite(RunFolder.open(out).read_model()[0]).all()
+    assert list(temp.iterdir()) == []
+    shutil.rmtree(out)
+
+
+def in_process(**settings) -> tuple[int, str]:
+    stderr = io.StringIO()
+    return main(RunConfig(**settings), io.StringIO(), stderr, io.StringIO()), stderr.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"platform": "locall"}, "did you mean 'local'?"),
+        ({"platform": "local", "channel": "memory"}, "exists on the twin alone"),
+        ({"platform": "aws", "world": "siren-2019"}, "bills as AWS no longer does"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_a_sentence(workload, options, says):
+    code, said = in_process(workload=workload, budget="1", policy="fixed:1x1792", **options)
+    assert code == 2
+    assert says in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("platform", "package"), [("local", "awslambdaric"), ("aws", "boto3"), ("aws", "aiohttp")]
+)
+def test_a_missing_extra_is_named(workload, monkeypatch, platform, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, said = in_process(workload=workload, budget="1", policy=POLICY, platform=platform)
+    assert code == 2
+    assert f"{package} is not installed" in said
+    assert f"[{platform}]" in said
