@@ -39,11 +39,15 @@ def session(backend: Backend) -> Any:
     )
 
 
-def lambda_client(backend: Backend) -> LambdaClient:
-    """A client of the Lambda API; not for synchronous invocations, whose repetition costs money."""
-    client: LambdaClient = session(backend).client(
-        "lambda", endpoint_url=backend.lambda_url, config=_config()
-    )
+def lambda_client(backend: Backend, opened: Any = None) -> LambdaClient:
+    """A client of the Lambda API; not for synchronous invocations, whose repetition costs money.
+
+    Args:
+        backend: Where the API is.
+        opened: Its `session`, if there is one already.
+    """
+    opened = opened or session(backend)
+    client: LambdaClient = opened.client("lambda", endpoint_url=backend.lambda_url, config=_config())
     return client
 
 
