@@ -21,7 +21,8 @@ from siren.platforms.aws.actions import FUNCTION
 from siren.platforms.aws.api import permission
 from siren.platforms.aws.deployment import find_deployment, read_deployment
 from siren.platforms.aws.names import TAG, Names
-from siren.platforms.aws.policies import Document, deployer_policy
+from siren.platforms.aws.policies import Document, deployer_policy, manager_policy
+from siren.platforms.manager.versions import Versions
 from siren.platforms.package import Package
 from siren.teardown import TeardownConfig
 from siren.teardown import main as tear_down
@@ -152,6 +153,17 @@ def test_the_deployers_policy_is_enough_and_no_more(cloud: Cloud, redis: bool) -
         "s3:PutObject",
     }
     assert allowed - needed <= unasked | set(FUNCTION)
+
+
+def test_the_managers_policy_allows_finding_and_publishing(cloud: Cloud) -> None:
+    assert run(deploy, DeployConfig(yes=True), cloud)[0] == 0
+    cloud.operations.clear()
+    found = read_deployment(cloud.api, "siren")
+    versions = Versions(found.backend(), found.code_sha256, cloud.api.client("lambda"))
+    assert versions.arn(1769, 60).endswith(":function:siren-worker:1")
+    allowed = granted(manager_policy(Names("siren", "us-east-1", "123456789012")))
+    invoke_and_store = {"lambda:InvokeFunction", "s3:GetObject", "s3:ListBucket", "s3:PutObject"}
+    assert asked(cloud) | invoke_and_store == allowed
 
 
 def test_the_bucket_is_private_encrypted_and_forgets_runs(cloud: Cloud) -> None:
