@@ -141,31 +141,28 @@ def deployer_policy(names: Names, *, redis: bool) -> Document:
 
 def _redis_statements(names: Names) -> list[Document]:
     """The network and the cache. What is made must carry the deployment's tag; only that is removed."""
-    kinds = ("security-group", "subnet", "vpc", "vpc-endpoint")
-    made = [names.regional("ec2", f"{kind}/*") for kind in kinds]
-    used = [names.regional("ec2", f"{kind}/*") for kind in ("route-table", "security-group", "subnet", "vpc")]
+    vpcs = [names.regional("ec2", "vpc/*")]
+    inside = [names.regional("ec2", f"{kind}/*") for kind in ("security-group", "subnet", "vpc-endpoint")]
+    made = sorted([*vpcs, *inside])
+    create_inside = [action for action in actions.MAKE_NETWORK if action != "ec2:CreateVpc"]
     create = [action.partition(":")[2] for action in actions.MAKE_NETWORK]
     caches = [f"cluster:{names.cache}", f"subnetgroup:{names.cache}", "parametergroup:default*"]
     linked = "aws-service-role/elasticache.amazonaws.com/AWSServiceRoleForElastiCache"
-    tagged = {"StringEquals": {f"aws:RequestTag/{TAG}": names.deployment}}
+    new = {"StringEquals": {f"aws:RequestTag/{TAG}": names.deployment}}
+    ours = {"StringEquals": {f"aws:ResourceTag/{TAG}": names.deployment}}
     return [
         _allow("SeeNetwork", actions.SEE_NETWORK, ["*"]),
-        {**_allow("MakeNetwork", actions.MAKE_NETWORK, made), "Condition": tagged},
-        # Making one thing inside another is asked of both, and the outer one has its tag already.
-        {
-            **_allow("InNetwork", actions.MAKE_NETWORK, [arn for arn in used if "route-table" not in arn]),
-            "Condition": {"StringEquals": {f"aws:ResourceTag/{TAG}": names.deployment}},
-        },
+        {**_allow("MakeVpc", ["ec2:CreateVpc"], vpcs), "Condition": new},
+        {**_allow("MakeNetwork", create_inside, inside), "Condition": new},
+        # Making one thing inside another is asked of both.
+        {**_allow("InVpc", create_inside, vpcs), "Condition": ours},
         # The VPC's main route table is AWS's own and has no tag.
         _allow("RouteToS3", ["ec2:CreateVpcEndpoint"], [names.regional("ec2", "route-table/*")]),
         {
             **_allow("TagNetwork", ["ec2:CreateTags"], made),
             "Condition": {"StringEquals": {"ec2:CreateAction": create}},
         },
-        {
-            **_allow("RemoveNetwork", actions.CHANGE_NETWORK, made),
-            "Condition": {"StringEquals": {f"aws:ResourceTag/{TAG}": names.deployment}},
-        },
+        {**_allow("RemoveNetwork", actions.CHANGE_NETWORK, made), "Condition": ours},
         _allow("Cache", actions.CACHE, [names.regional("elasticache", part) for part in caches]),
         {
             **_allow(

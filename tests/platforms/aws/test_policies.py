@@ -117,10 +117,13 @@ def test_the_role_is_passed_to_lambda_alone() -> None:
 
 def test_networks_are_made_with_the_tag_and_only_tagged_ones_are_removed() -> None:
     by_sid = {s["Sid"]: s for s in deployer_policy(NAMES, redis=True)["Statement"]}
-    wanted = {"StringEquals": {f"aws:RequestTag/{TAG}": "siren"}}
-    assert by_sid["MakeNetwork"]["Condition"] == wanted
-    for sid in ("InNetwork", "RemoveNetwork"):
+    for sid in ("MakeVpc", "MakeNetwork"):
+        assert by_sid[sid]["Condition"] == {"StringEquals": {f"aws:RequestTag/{TAG}": "siren"}}
+    for sid in ("InVpc", "RemoveNetwork"):
         assert by_sid[sid]["Condition"] == {"StringEquals": {f"aws:ResourceTag/{TAG}": "siren"}}
+    # A VPC that is not ours cannot be built in.
+    assert not [arn for arn in by_sid["MakeNetwork"]["Resource"] if arn.endswith(":vpc/*")]
+    assert by_sid["TagNetwork"]["Condition"]["StringEquals"].keys() == {"ec2:CreateAction"}
 
 
 def test_without_a_cache_the_deployer_touches_no_network() -> None:
