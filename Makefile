@@ -58,5 +58,5 @@ $(VENV)/.installed-base: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo 'Installing Siren and what its tests need into $(VENV) (once, some minutes) ...'
-	@$(PIP) -e '.[dev,aws,local,torch,train]'
+	@$(PIP) -e '.[dev,aws,dash,local,torch,train]'
 	@touch $(VENV)/.installed-base $@

@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from siren.analysis.page.write import leave_report
 from siren.analysis.run_folder import RunFolder
 from siren.errors import BudgetError, PlatformError, RunFolderError, UsageError, WorkloadError
 from siren.loop import JobLoop, Limits, Progress
@@ -84,6 +85,17 @@ class Trainer:
         """
         self._begin()
         try:
+            summary = self._to_the_end()
+        except BaseException:
+            leave_report(self._folder, self._loop.records, None)
+            raise
+        leave_report(self._folder, self._loop.records, summary)
+        self._observer.finished(summary)
+        return summary
+
+    def _to_the_end(self) -> RunSummary:
+        """Trains, and writes down how that ended."""
+        try:
             self._observer.started(self._header, tuple(self._loop.records), self._loop.progress.initial_loss)
             reason, detail = self._train()
         except (UsageError, WorkloadError) as error:
@@ -97,7 +109,6 @@ class Trainer:
             self._observer.close()
         summary = self._summary(reason, detail)
         self._folder.write_summary(summary)
-        self._observer.finished(summary)
         return summary
 
     def _begin(self) -> None:
