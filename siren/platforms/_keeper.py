@@ -76,10 +76,14 @@ def descendants() -> list[int]:
         return []
 
 
-def signal_all(pid: int, number: signal.Signals) -> None:
-    """Signals the command's process group and everything that was adopted from it, each once."""
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """Signals the command's process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
+
+
+def signal_adopted(pid: int, number: signal.Signals) -> None:
+    """Signals what was adopted from the command and is not in its process group."""
     for each in descendants():
         with suppress(ProcessLookupError, PermissionError):
             if os.getpgid(each) != pid:
@@ -112,15 +116,21 @@ def wait(pid: int, lifeline: int, signals: int, parent: int) -> int | None:
 
 
 def end(pid: int, status: int | None, grace_s: float) -> int:
-    """Ends what is left: SIGTERM, and SIGKILL when the grace is over; the command's wait status."""
-    signal_all(pid, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
+    """Ends what is left: SIGTERM, then SIGKILL, each with a grace; the command's wait status.
+
+    What left the command's group is killed last: it may be there to clean up after a kill.
+    """
+    signal_group(pid, signal.SIGTERM)
+    signal_adopted(pid, signal.SIGTERM)
+    began = time.monotonic()
     while True:
         status, all_ended = reap(pid, status)
         if all_ended:
             return status or 0
-        if time.monotonic() > deadline:
-            signal_all(pid, signal.SIGKILL)
+        if time.monotonic() > began + grace_s:
+            signal_group(pid, signal.SIGKILL)
+        if time.monotonic() > began + 2 * grace_s:
+            signal_adopted(pid, signal.SIGKILL)
         time.sleep(STEP_S)
 
 

@@ -90,7 +90,7 @@ class Child:
             os.close(self._lifeline)
             self._lifeline = -1
         try:
-            return self._keeper.wait(self._grace_s + START_S)
+            return self._keeper.wait(2 * self._grace_s + START_S)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -124,7 +124,7 @@ def start_child(
         cwd: Its folder; this process's by default.
         log: A file for what it prints; nothing is kept by default.
         pass_fds: Descriptors that it inherits.
-        grace_s: Seconds from SIGTERM to SIGKILL.
+        grace_s: Seconds from SIGTERM to SIGKILL, and again until what left its process group is killed.
 
     Raises:
         PlatformError: There is no such command.

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from siren.errors import PlatformError
 from siren.platforms.processes import Child, start_child
 
-START_S = 30.0
+START_S = 60.0
+STOP_S = 30.0
 _TOKEN = "X-Siren-Token"
 
 
@@ -65,6 +66,7 @@ class LocalEndpoint:
                 env=self._environment(),
                 log=log,
                 pass_fds=(telling,),
+                grace_s=STOP_S,
             )
         except BaseException:
             os.close(hearing)

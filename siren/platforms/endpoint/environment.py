@@ -170,7 +170,7 @@ class Environment:
             await asyncio.sleep(_REMOVE_STEP_S)
         if self._listener:
             self._listener.close()
-        await self._api.shutdown(0.0)
+        await self._api.shutdown(_REMOVE_STEP_S)  # 0 would be for ever
         self._log_file.close()
         await self._loop.run_in_executor(None, shutil.rmtree, self._folder, True)
 
@@ -265,6 +265,8 @@ class Environment:
             await asyncio.wait([process.ended], timeout=_REMOVE_STEP_S * 20)
         while not self._group.kill():
             await asyncio.sleep(_REMOVE_STEP_S)
+        # What it still asked for must not be taken for the next process's first request.
+        await self._api.shutdown(_REMOVE_STEP_S)
         process.close()
         self._ending = False
 
