@@ -23,11 +23,12 @@ FORMAT: Final = 1
 COST_CONSTANTS = ("seconds_per_sample", "seconds_per_push", "import_s")
 """Those of `siren.workloads.spec.CostSpec`."""
 
-STORE_CONSTANTS = ("read_median", "write_median", "service_base")
-"""Those of the channel's `siren.worlds.world.Store`."""
+STORE_CONSTANTS = ("read_median", "write_median")
+"""Those of the channel's `siren.worlds.world.Store`; `service_s`, for which a push of this model blocks the
+store, takes the place of its `service_base` and `service_per_float`."""
 
 ConstantName = Literal[
-    "seconds_per_sample", "seconds_per_push", "import_s", "read_median", "write_median", "service_base"
+    "seconds_per_sample", "seconds_per_push", "import_s", "read_median", "write_median", "service_s"
 ]
 
 
@@ -150,8 +151,9 @@ def with_profile(workload: Workload, world: World, profile: Profile) -> tuple[Wo
         }
     )
     spec = workload.spec.model_copy(update={"cost": cost})
-    store = world.channels[profile.channel].model_copy(
-        update={name: values[name] for name in STORE_CONSTANTS if name in values}
-    )
+    changes: dict[str, float] = {name: values[name] for name in STORE_CONSTANTS if name in values}
+    if "service_s" in values:
+        changes |= {"service_base": values["service_s"], "service_per_float": 0.0}
+    store = world.channels[profile.channel].model_copy(update=changes)
     world = world.model_copy(update={"channels": {**world.channels, profile.channel: store}})
     return Workload(workload.name, spec, workload.model, workload.dataset, workload.folder), world

@@ -1,0 +1,198 @@
+"""Measure the constants of a job's laws under a small budget: `python -m siren.profile --workload W`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import tyro
+from threadpoolctl import threadpool_limits
+
+from siren.analysis.console import console_for
+from siren.errors import SirenError, UnknownNameError, UsageError
+from siren.money.amounts import parse_budget
+from siren.platforms.twin import TwinPlatform
+from siren.profiling.fit import expected_parts, fit
+from siren.profiling.measure import Connect, Measured, measure
+from siren.profiling.show import figure, show
+from siren.rehearsal.show import progress
+from siren.twin.twin import job_of
+from siren.types import Action, BatchRule, ChannelKind, StopReason, UpdateRule
+from siren.workloads.datasets.cache import write_atomically
+from siren.workloads.profile import PROFILE_FILE, Point, Profile, with_profile
+from siren.workloads.registry import load_workload
+from siren.workloads.workload import Workload
+from siren.worlds import World, load_world
+from siren.worlds.costing import Costing, make_costing
+
+PLATFORMS: Mapping[str, Connect] = {"twin": TwinPlatform}
+"""How the platforms are made that can be measured."""
+
+LATER = ("local", "aws")
+"""Platforms that Siren has a name for, but that cannot be profiled yet."""
+
+
+@dataclass(frozen=True)
+class ProfileConfig:
+    """Measure the constants of a job's laws of time under a small, hard budget.
+
+    Trains a few actions, one cold epoch and some warm ones each, and fits what a sample and a push take,
+    what a cold start takes for imports, and the latencies of the channel, with 95% intervals. Writes
+    profile.json beside the workload; `siren.plan --profile FILE` then plans with what was measured.
+    Exit codes: 0 measured, 1 internal error, 2 usage, or a budget too small, 4 a file or the platform
+    failed, 130 interrupted.
+    """
+
+    workload: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "mlp-mnist"
+    """What to train: a folder under workloads/, or the path of your own."""
+
+    world: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "aws-2026"
+    """Prices, limits and assumed laws of time: a file under envs/, or the path of your own."""
+
+    platform: Annotated[str, tyro.conf.arg(metavar="NAME")] = "twin"
+    """Where to measure: twin, whose constants are those of the world and whose money is emulated."""
+
+    budget: Annotated[str, tyro.conf.arg(metavar="USD")] = "0.05"
+    """Dollars that measuring may cost at most."""
+
+    batch_rule: BatchRule | None = None
+    """How samples become mini-batches. Default: the workload's."""
+
+    update_rule: UpdateRule | None = None
+    """What a push does to the shared model. Default: the workload's."""
+
+    channel: ChannelKind | None = None
+    """Where parameters travel. Default: the workload's."""
+
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Same seed, same profile on the twin."""
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where the profile goes. Default: profile.json in the workload's folder."""
+
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="PNG")] = None
+    """Where to draw measured against fitted; needs the extra `plot`."""
+
+    print_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the profile as JSON on stdout, and nothing else there."""
+
+
+def main(
+    config: ProfileConfig,
+    stdout: TextIO | None = None,
+    stderr: TextIO | None = None,
+    platforms: Mapping[str, Connect] = PLATFORMS,
+) -> int:
+    """Profiles; returns the exit code.
+
+    Args:
+        config: What the user asked for.
+        stdout: Where results go; `sys.stdout` by default.
+        stderr: Where errors and progress go; `sys.stderr` by default.
+        platforms: How platforms are made, by name.
+    """
+    stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
+    try:
+        # A user's model may print: stdout is for results.
+        with threadpool_limits(1), contextlib.redirect_stdout(stderr):
+            profile = _profiled(config, platforms, stderr)
+            if config.figure:
+                figure(profile, config.figure)
+    except SirenError as error:
+        return _fail(stderr, error, error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(stderr, "interrupted; no profile was written", StopReason.INTERRUPTED.exit_code)
+    if config.print_json:
+        stdout.write(profile.model_dump_json(indent=1) + "\n")
+    else:
+        show(profile, console_for(stdout))
+    return 0
+
+
+def _fail(stderr: TextIO, error: object, code: int) -> int:
+    print(f"siren.profile: {error}", file=stderr)
+    return code
+
+
+def _profiled(config: ProfileConfig, platforms: Mapping[str, Connect], stderr: TextIO) -> Profile:
+    connect = _connect(config.platform, platforms)
+    if config.seed < 0:
+        raise UsageError(f"--seed {config.seed}: give 0 or more")
+    budget_usd, world = parse_budget(config.budget), load_world(config.world)
+    overrides = {key: getattr(config, key) for key in ("batch_rule", "update_rule", "channel")}
+    workload = load_workload(config.workload, overrides=overrides)
+    workload.check()
+    with progress(stderr, 0.0) as report:
+        measured = measure(workload, world, connect, budget_usd, config.seed, report)
+    profile = _profile_of(workload, world, measured, budget_usd, config.seed)
+    path = config.out or workload.folder / PROFILE_FILE
+    write_atomically(path, profile.model_dump_json(indent=1).encode() + b"\n")
+    return profile
+
+
+def _connect(name: str, platforms: Mapping[str, Connect]) -> Connect:
+    if name in platforms:
+        return platforms[name]
+    if name in LATER:
+        raise UsageError(f"--platform {name} cannot be profiled yet: use --platform twin")
+    raise UnknownNameError("platform", name, platforms)
+
+
+def _profile_of(
+    workload: Workload, world: World, measured: Measured, budget_usd: Decimal, seed: int
+) -> Profile:
+    """The profile: constants first, then what they say of the points."""
+    costing = make_costing(world, job_of(workload))
+    bare = Profile(
+        workload=workload.name,
+        world=world.name,
+        platform=measured.platform,
+        channel=workload.spec.training.channel,
+        seed=seed,
+        budget_usd=f"{budget_usd:f}",
+        spent_usd=f"{measured.spent_usd:f}",
+        constants=fit(measured, costing),
+        points=(),
+        cold_starts=sum(epoch.report.cold_starts for epoch in measured.epochs),
+    )
+    known, there = with_profile(workload, world, bare)
+    return bare.model_copy(update={"points": _points(measured, costing, make_costing(there, job_of(known)))})
+
+
+def _points(measured: Measured, assumed: Costing, fitted: Costing) -> tuple[Point, ...]:
+    """The measured actions of the job's own tour."""
+    groups: dict[Action, list[tuple[float, float, float]]] = {}
+    for epoch in measured.warm():
+        if epoch.costing.job == assumed.job:
+            report = epoch.report
+            groups.setdefault(report.action, []).append((report.fetch_s, report.compute_s, report.update_s))
+    points = []
+    for action, told in groups.items():
+        n, m = action.functions, action.memory_mb
+        means = [sum(column) / len(told) for column in zip(*told, strict=True)]
+        points.append(
+            Point(
+                functions=n,
+                memory_mb=m,
+                epochs=len(told),
+                **_named("", means),
+                **_named("fitted_", expected_parts(fitted, n, m)),
+                **_named("assumed_", expected_parts(assumed, n, m)),
+            )
+        )
+    return tuple(points)
+
+
+def _named(prefix: str, parts: Sequence[float]) -> dict[str, float]:
+    fetch_s, compute_s, update_s = parts
+    return {f"{prefix}fetch_s": fetch_s, f"{prefix}compute_s": compute_s, f"{prefix}update_s": update_s}
+
+
+if __name__ == "__main__":
+    options = (tyro.conf.EnumChoicesFromValues,)
+    sys.exit(main(tyro.cli(ProfileConfig, prog="python -m siren.profile", config=options)))
