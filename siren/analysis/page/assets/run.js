@@ -73,6 +73,8 @@ function updateStretch(element, stretch) {
   setText(element.querySelector(".action"), stretch.action);
   setText(element.querySelector(".reason"), stretch.decisions[0].reason);
   keyed(element.lastChild, stretch.decisions, (decision) => decision.epoch, makeDecision, () => {});
+  // Who opens a stretch of one epoch wants to see that one.
+  if (stretch.decisions.length === 1 && !element.open) element.querySelector(".decision").open = true;
 }
 
 /** A decision; what is written never changes. */
