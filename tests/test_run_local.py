@@ -19,6 +19,10 @@ import pytest
 import simplejson
 
 from siren.analysis.run_folder import RunFolder
+from siren.errors import PlatformError
+from siren.platforms.aws.deployment import Deployment
+from siren.platforms.manager.aws_site import AwsSite
+from siren.platforms.manager.site import Grounds
 from siren.run import RunConfig, main
 from siren.testing import tiny_model
 from siren.testing.tiny import write_tiny_workload
@@ -163,3 +167,75 @@ def test_a_missing_extra_is_named(workload, monkeypatch, platform, package):
     assert code == 2
     assert f"{package} is not installed" in said
     assert f"[{platform}]" in said
+
+
+class Keyboard(io.StringIO):
+    """Somebody who answers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def deployed(monkeypatch) -> list[str]:
+    """A deployment that is there, and a list of what is asked of it."""
+    asked: list[str] = []
+    found = Deployment(
+        name="siren",
+        region="us-east-1",
+        bucket="siren-000000000000-us-east-1",
+        function_name="siren-worker",
+        role_arn="arn:aws:iam::000000000000:role/siren-worker-us-east-1",
+        redis_url="redis://cache:6379",
+        runtime="python3.13",
+        code_sha256="sha",
+        concurrency=5,
+    )
+
+    def opened(site: AwsSite) -> Grounds:
+        asked.append("open")
+        raise PlatformError("as far as this test goes; end it here")
+
+    monkeypatch.setattr(AwsSite, "find", lambda site: found)
+    monkeypatch.setattr(AwsSite, "open", opened)
+    return asked
+
+
+def on_aws(workload: str, answer: io.StringIO, **settings) -> tuple[int, str]:
+    stderr = io.StringIO()
+    config = RunConfig(platform="aws", workload=workload, budget="1", policy="greedy", **settings)
+    return main(config, io.StringIO(), stderr, answer), stderr.getvalue()
+
+
+def test_aws_shows_what_it_will_spend_and_spends_nothing_without_a_yes(workload, deployed, tmp_path):
+    code, said = on_aws(workload, Keyboard("n\n"), out=tmp_path / "run")
+    assert code == 2
+    for shown in (
+        "aws: real money is spent",
+        "functions of",
+        "expected:",
+        "at worst $1.00",
+        "Spend it? [y/N]",
+    ):
+        assert shown in said
+    assert "at most 5 functions at once" in said
+    assert "nothing was spent" in said
+    assert deployed == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_aws_goes_on_after_a_yes_on_the_keyboard_or_the_command_line(workload, deployed, tmp_path):
+    for answer, options in ((Keyboard("y\n"), {}), (io.StringIO(), {"yes": True})):
+        code, said = on_aws(workload, answer, out=tmp_path / "run", **options)
+        assert code == 4
+        assert said.endswith("as far as this test goes; end it here\n")
+        assert ("Spend it?" in said) == (not options)
+    assert deployed == ["open", "open"]
+    assert not (tmp_path / "run").exists(), "a run folder of a run that never began"
+
+
+def test_aws_does_not_spend_where_nobody_can_answer(workload, deployed):
+    code, said = on_aws(workload, io.StringIO("y\n"))
+    assert code == 2
+    assert "add --yes to go on" in said
+    assert deployed == []
