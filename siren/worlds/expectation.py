@@ -326,9 +326,9 @@ def _few_races(store: Store, n: Quantity, laws: EpochLaws) -> tuple[Quantity, Qu
     few = (arrays[0] > 1) & (arrays[0] <= race.FEW)
     latencies = latency_of(store, read=True), latency_of(store, read=False)
     played = np.zeros((3, *few.shape))
-    for at in np.argwhere(few).tolist():
-        count, *others = (float(array[tuple(at)]) for array in arrays)
-        played[(slice(None), *at)] = race.few_race(round(count), *others, *latencies)
+    for flat in np.flatnonzero(few):
+        count, *others = (float(array.flat[flat]) for array in arrays)
+        played.reshape(3, -1)[:, flat] = race.few_race(round(count), *others, *latencies)
     return few, played
 
 
