@@ -18,10 +18,11 @@ from botocore.validate import ParamValidator
 
 from siren.platforms.endpoint.auth import Verifier
 from siren.platforms.endpoint.code import Code, fetch, unpack
-from siren.platforms.endpoint.environment import Call
+from siren.platforms.endpoint.configuration import Configuration
 from siren.platforms.endpoint.errors import ApiError, invalid, too_large
 from siren.platforms.endpoint.faults import Faults
-from siren.platforms.endpoint.functions import Configuration, Registry
+from siren.platforms.endpoint.functions import Registry
+from siren.platforms.endpoint.invocation import Call
 from siren.platforms.endpoint.invoker import DroppedError, Invocation, Invoker
 from siren.platforms.endpoint.pool import Pool
 from siren.platforms.endpoint.settings import (

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
-import signal
 import sys
 import time
 import uuid
@@ -18,9 +16,10 @@ from pathlib import Path
 from aiohttp import web
 
 from siren.platforms.endpoint import sweep
+from siren.platforms.endpoint.configuration import Configuration
 from siren.platforms.endpoint.confinement import Group, Hierarchy, vcpus
-from siren.platforms.endpoint.functions import Configuration
 from siren.platforms.endpoint.governor import Governor
+from siren.platforms.endpoint.invocation import Call, Mishap, Outcome, error_payload, how_it_ended
 from siren.platforms.endpoint.logs import Report, round_ms, used_mb
 from siren.platforms.endpoint.process import Confined
 from siren.platforms.endpoint.settings import LOG_TAIL_BYTES, Settings
@@ -44,63 +43,24 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True)
-class Mishap:
-    """What a test makes happen to an invocation.
-
-    Attributes:
-        after_s: Seconds from the event's delivery to the SIGKILL.
-        out_of_memory: Whether it counts as a kill for want of memory.
-    """
-
-    after_s: float
-    out_of_memory: bool
-
-
-@dataclass(frozen=True)
-class Call:
-    """One invocation.
-
-    Attributes:
-        request_id: Its id; an attempt to repeat an Event has the same.
-        payload: JSON.
-        arn: As it was invoked.
-        client_context: JSON, if any.
-        mishap: For tests.
-    """
-
-    request_id: str
-    payload: bytes
-    arn: str
-    client_context: str | None = None
-    mishap: Mishap | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an invocation ended.
-
-    Attributes:
-        payload: The function's answer, or the error, JSON.
-        failed: Whether it is an error.
-        log: The last 4 KB of its log.
-        report: What REPORT says.
-    """
-
-    payload: bytes
-    failed: bool
-    log: bytes
-    report: Report
-
-
-@dataclass(frozen=True)
 class Host:
-    """What all environments of an endpoint share."""
+    """What all environments of an endpoint share.
+
+    Attributes:
+        settings: Of the endpoint.
+        hierarchies: Where cgroups are made.
+        governor: Enforces what they do not.
+        logs, temporary: Folders.
+        starts: How many may be in their init phase at once: on AWS each has a machine for that, here
+            many at once would all run out of time.
+    """
 
     settings: Settings
     hierarchies: dict[str, Hierarchy]
     governor: Governor
     logs: Path
     temporary: Path
+    starts: asyncio.Semaphore
 
 
 class Environment:
@@ -127,9 +87,7 @@ class Environment:
         self._log_file = (log_folder / f"{configuration.version}-{self.id}.log").open("ab", buffering=0)
         self._tail = bytearray()
         self._process: Confined | None = None
-        self._api = web.Server(
-            self._serve, access_log=None, keepalive_timeout=KEEP_CONNECTION_S, handler_cancellation=True
-        )
+        self._api: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._phase: asyncio.Future[Phase] | None = None
         self._parked: asyncio.Future[Call] | None = None
@@ -168,11 +126,13 @@ class Environment:
         while not self._group.remove():
             self._group.kill()
             await asyncio.sleep(_REMOVE_STEP_S)
-        if self._listener:
-            self._listener.close()
-        await self._api.shutdown(_REMOVE_STEP_S)  # 0 would be for ever
         self._log_file.close()
         await self._loop.run_in_executor(None, shutil.rmtree, self._folder, True)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether its process waits for an event."""
+        return self._parked is not None and not self._parked.done()
 
     def kill(self) -> None:
         """Ends its process; an invocation under way fails."""
@@ -184,9 +144,11 @@ class Environment:
     async def _init(self) -> tuple[float, bool]:
         """The init phase: its seconds, and whether it failed."""
         limit_s = self._host.settings.init_limit_s
-        began = self._loop.time()
-        phase = await self._start_process(began + limit_s)
-        init_s = min(self._loop.time() - began, limit_s)
+        self._write(self.configuration.log.init_start(self.configuration.runtime))
+        async with self._host.starts:
+            began = self._loop.time()
+            phase = await self._start_process(began + limit_s)
+            init_s = min(self._loop.time() - began, limit_s)
         if phase is Phase.READY:
             return init_s, False
         status, error = "timeout", None
@@ -198,9 +160,11 @@ class Environment:
     async def _start_process(self, deadline: float) -> Phase:
         """Starts the runtime and waits until it asks for an event."""
         await self._end_process()
-        if self._listener is None:
-            self._listener = await self._loop.create_server(self._api, "127.0.0.1", 0)
-            self._write(self.configuration.log.init_start(self.configuration.runtime))
+        # Of each process its own: a request of one that was killed may still be on its way.
+        self._api = web.Server(
+            self._serve, access_log=None, keepalive_timeout=KEEP_CONNECTION_S, handler_cancellation=True
+        )
+        self._listener = await self._loop.create_server(self._api, "127.0.0.1", 0)
         self._init_error, self._out_of_memory = None, False
         share = vcpus(self.configuration.memory_mb)
         self._process = Confined(
@@ -265,9 +229,10 @@ class Environment:
             await asyncio.wait([process.ended], timeout=_REMOVE_STEP_S * 20)
         while not self._group.kill():
             await asyncio.sleep(_REMOVE_STEP_S)
-        # What it still asked for must not be taken for the next process's first request.
-        await self._api.shutdown(_REMOVE_STEP_S)
         process.close()
+        if self._listener and self._api:
+            self._listener.close()
+            await self._api.shutdown(_REMOVE_STEP_S)  # 0 would be for ever
         self._ending = False
 
     def _die(self) -> None:
@@ -325,7 +290,7 @@ class Environment:
             message = f"Task timed out after {self.configuration.timeout_s:.2f} seconds"
             self._write(log.fault(call.request_id, message))
             return (
-                _error("Sandbox.Timedout", f"RequestId: {call.request_id} Error: {message}"),
+                error_payload("Sandbox.Timedout", f"RequestId: {call.request_id} Error: {message}"),
                 True,
                 "timeout",
                 None,
@@ -337,9 +302,9 @@ class Environment:
         kind = "Runtime.OutOfMemory" if self._out_of_memory else "Runtime.ExitError"
         if answer is not None:  # it answered and then ended: what was answered stands
             return *answer, "error", kind
-        message = f"RequestId: {call.request_id} Error: {_how_it_ended(self._process.code)}"
+        message = f"RequestId: {call.request_id} Error: {how_it_ended(self._process.code)}"
         self._write(log.fault(call.request_id, f"{message}\nRuntime.ExitError"))
-        return _error("Runtime.ExitError", message), True, "error", kind
+        return error_payload("Runtime.ExitError", message), True, "error", kind
 
     def _used_mb(self) -> int:
         assert self._process is not None
@@ -398,7 +363,7 @@ class Environment:
             return web.json_response({"errorType": "InvalidRequestID"}, status=400)
         if len(body) > RESPONSE_BYTES:
             message = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_BYTES} bytes)."
-            self._answer = _error("Function.ResponseSizeTooLarge", message), True
+            self._answer = error_payload("Function.ResponseSizeTooLarge", message), True
             return web.json_response({"errorType": "RequestEntityTooLarge"}, status=413)
         self._answer = body, failed
         return _accepted()
@@ -446,15 +411,3 @@ class Environment:
 
 def _accepted() -> web.Response:
     return web.json_response({"status": "OK"}, status=202)
-
-
-def _error(kind: str, message: str) -> bytes:
-    return json.dumps({"errorType": kind, "errorMessage": message}).encode()
-
-
-def _how_it_ended(code: int | None) -> str:
-    if not code:
-        return "Runtime exited without providing a reason"
-    if code > 0:
-        return f"Runtime exited with error: exit status {code}"
-    return f"Runtime exited with error: signal: {(signal.strsignal(-code) or str(-code)).lower()}"

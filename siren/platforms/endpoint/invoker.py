@@ -9,10 +9,11 @@ import subprocess
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 
-from siren.platforms.endpoint.environment import Call, Mishap, Outcome
+from siren.platforms.endpoint.configuration import Configuration
 from siren.platforms.endpoint.errors import ApiError, too_large
 from siren.platforms.endpoint.faults import Fault, Faults
-from siren.platforms.endpoint.functions import Configuration, Registry
+from siren.platforms.endpoint.functions import Registry
+from siren.platforms.endpoint.invocation import Call, Mishap, Outcome
 from siren.platforms.endpoint.pool import Pool
 from siren.platforms.endpoint.settings import ASYNC_BYTES, SYNC_BYTES, Settings
 

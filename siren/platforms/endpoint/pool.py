@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from siren.platforms.endpoint.environment import Call, Environment, Host, Outcome
+from siren.platforms.endpoint.configuration import Configuration
+from siren.platforms.endpoint.environment import Environment, Host
 from siren.platforms.endpoint.errors import throttled
-from siren.platforms.endpoint.functions import Configuration, Registry
+from siren.platforms.endpoint.functions import Registry
+from siren.platforms.endpoint.invocation import Call, Outcome
 
 
 class Pool:
@@ -99,11 +101,12 @@ class Pool:
 
     def _borrow(self, configuration: Configuration) -> Environment:
         """An environment of this version: the one that rested last, or a new one."""
-        idle = self._idle.get(configuration.revision)
-        if idle:
+        while idle := self._idle.get(configuration.revision):
             environment = idle[-1]
-            self._wake(environment)
-            return environment
+            if environment.waiting:
+                self._wake(environment)
+                return environment
+            self._drop(environment)  # its process has just ended
         while self._resting and len(self._all) >= self._settings.environments:
             self._drop(next(iter(self._resting)))
         environment = Environment(configuration, self._host, self._drop)

@@ -38,6 +38,8 @@ from siren.platforms.endpoint.settings import RUNTIME, Settings
 HOST = "127.0.0.1"
 ROOT_PREFIX = "siren-endpoint-"
 KEEP_CONNECTION_S = 3600.0
+STARTS = max(2, os.cpu_count() or 1)
+"""Environments in their init phase at once."""
 WITHOUT_CGROUPS = {"cpu": "SIGSTOP", "memory": "watched", "freezer": "SIGSTOP"}
 NOT_ENFORCED = (
     "the size of /tmp",
@@ -88,7 +90,8 @@ async def _application(
     settings: Settings, hierarchies: dict[str, Hierarchy]
 ) -> AsyncIterator[web.Application]:
     governor = Governor()
-    host = Host(settings, hierarchies, governor, settings.root / "logs", settings.root / "tmp")
+    starts = asyncio.Semaphore(STARTS)
+    host = Host(settings, hierarchies, governor, settings.root / "logs", settings.root / "tmp", starts)
     registry = Registry(settings)
     pool = Pool(registry, host)
     faults = Faults() if settings.faults else None
