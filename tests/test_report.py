@@ -6,9 +6,16 @@ import io
 import subprocess
 import sys
 
+import pytest
+
+from siren.analysis.run_folder import RunFolder
+from siren.errors import PlatformError
+from siren.loop import Limits
 from siren.report import ReportConfig, main
+from siren.testing.fakes import FakePlatform
 from tests.analysis import samples
 from tests.analysis.page import folders
+from tests.test_training import COSTING, trainer_on
 
 
 def run(*arguments, **options):
@@ -38,3 +45,37 @@ def test_the_command_takes_a_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "page.html\n"
     assert "<!doctype html>" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (None, "stopped at a limit before the target"),
+        (PlatformError("the region is on fire: use another"), "the platform failed"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+    ids=["ended", "failed", "interrupted"],
+)
+def test_every_run_leaves_its_page_however_it_ends(tmp_path, failure, said):
+    failures = {} if failure is None else {2: failure}
+    trainer_on(
+        tmp_path / "run", FakePlatform(COSTING, losses=(0.9, 0.8), failures=failures), limits=Limits(0.1, 3)
+    ).run()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f'"text":"{said}"' in page
+
+
+def test_a_run_that_a_defect_ends_leaves_its_page_too(tmp_path):
+    path = tmp_path / "run"
+    platform = FakePlatform(COSTING, failures={1: ZeroDivisionError("a fault of ours")})
+    RunFolder.create(path, folders.CONFIG, folders.SYSTEM)
+    with pytest.raises(ZeroDivisionError):
+        trainer_on(path, platform).run()
+    assert '"text":"stopped without an end"' in (path / "report.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_does_not_stop_a_run(tmp_path, caplog):
+    trainer = trainer_on(tmp_path / "run", FakePlatform(COSTING), limits=Limits(0.1, 2))
+    (tmp_path / "run" / "report.html").mkdir()
+    assert trainer.run().epochs == 2
+    assert "this run has no report.html" in caplog.text

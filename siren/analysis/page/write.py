@@ -47,6 +47,8 @@ def leave_report(folder: RunFolder, epochs: Sequence[EpochRecord], summary: RunS
         epochs: The epochs of the run.
         summary: How it ended; None if there was no time to say so, and the folder is read.
     """
+    if not folder.path.is_dir():  # a run that is kept in memory
+        return
     try:
         if summary is None:
             run = read_run(folder.path, running=False)
