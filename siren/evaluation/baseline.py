@@ -39,8 +39,9 @@ FAILURE = 2.0
 SCOUT_EPOCHS = 40
 """Epochs that a count is followed for."""
 
-SLOW_EPOCH_S = 0.2
-"""Computing seconds of an epoch at one vCPU from which a job gets `SPARING` effort."""
+LARGE_EPOCH = 2e9
+"""Samples times parameters of an epoch from which a job gets `SPARING` effort: a quarter of a second or more
+of one core in the twin, whatever its laws say of functions."""
 
 SLIGHT = 0.98
 """A count that saves less than this, of time or of dollars, saves nothing."""
@@ -79,10 +80,9 @@ left out: more functions make updates staler, and so need as many epochs or more
 
 
 def effort_for(job: EvaluationJob) -> Effort:
-    """By what an epoch of it computes; it depends on no machine."""
-    laws = job.costing.job
-    epoch_s = laws.samples * laws.seconds_per_sample + int(laws.pushes(1)) * laws.seconds_per_push
-    return SPARING if isinstance(job, JobInTwin) and epoch_s > SLOW_EPOCH_S else THOROUGH
+    """By what an epoch of it computes in the twin; it depends on no machine."""
+    large = job.costing.job.samples * job.costing.job.parameters > LARGE_EPOCH
+    return SPARING if large and isinstance(job, JobInTwin) else THOROUGH
 
 
 @dataclass(frozen=True)
