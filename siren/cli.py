@@ -18,7 +18,7 @@ from siren import __version__
 from siren.errors import SirenError, UnknownNameError
 
 ORDER = (
-    *("run", "plan", "rehearse", "new_workload", "profile", "dash"),
+    *("run", "plan", "rehearse", "new_workload", "profile", "report", "dash"),
     *("deploy", "teardown", "evaluate", "train_agent", "prices"),
 )
 """In which order a newcomer needs the commands; others come after them."""
