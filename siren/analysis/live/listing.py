@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,15 @@ class Runs:
         self._known: dict[str, tuple[RunReader, dict[str, Any]]] = {}
 
     def names(self) -> tuple[str, ...]:
-        """Names of the runs, the latest first."""
+        """Names of the runs, that which began last first."""
         if self.only:
             return (self.only,)
-        try:
-            found = [path.name for path in self.root.iterdir() if self._is_inside(path)]
-        except OSError:
-            return ()
-        return tuple(sorted(found, reverse=True))
+        found = []
+        for path in self.root.iterdir() if self.root.is_dir() else ():
+            with contextlib.suppress(OSError):  # a folder may go away while it is looked at
+                if self._is_inside(path):
+                    found.append(((path / CONFIG).stat().st_mtime_ns, path.name))
+        return tuple(name for _, name in sorted(found, reverse=True))
 
     def path(self, name: str) -> Path | None:
         """The folder of a run; None if there is no such run here."""
