@@ -19,6 +19,7 @@ from siren.platforms.manager.site import Grounds
 from siren.platforms.package import HANDLER, Package, build_package, local_target
 from siren.platforms.processes import start_child
 from siren.platforms.storage import start_redis, start_s3
+from siren.worker.environment import REDIS_URL, S3_URL
 
 BUCKET = "siren-local"
 FUNCTION = "siren-worker"
@@ -140,6 +141,8 @@ class LocalSite:
 
 def create_worker(backend: Backend, package: Package) -> None:
     """Creates the function that a local backend names, and waits until it can be invoked."""
+    endpoints = {S3_URL: backend.s3_url, REDIS_URL: backend.redis_url}
+    variables = THREADS | {name: url for name, url in endpoints.items() if url}
     with contextlib.closing(lambda_client(backend)) as client:
         client.create_function(
             FunctionName=backend.function_name,
@@ -147,6 +150,6 @@ def create_worker(backend: Backend, package: Package) -> None:
             Role=backend.role_arn,
             Handler=HANDLER,
             Code={"ZipFile": package.content},
-            Environment={"Variables": THREADS},
+            Environment={"Variables": variables},
         )
         client.get_waiter("function_active_v2").wait(FunctionName=backend.function_name)

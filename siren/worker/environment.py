@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from siren.worker.messages import MessageError, ModelRef, Task
 
 WORKLOAD_DIR = "SIREN_WORKLOAD_DIR"
 """Environment variable with the folder of `model.py`; by default `workload` beside the package `siren`."""
+
+S3_URL, REDIS_URL = "SIREN_S3_URL", "SIREN_REDIS_URL"
+"""Environment variables with the endpoints that tasks will name; without the first one, AWS's own S3."""
+
+_RUNTIME_API = "AWS_LAMBDA_RUNTIME_API"
+"""Set where Lambda runs this (Lambda developer guide, runtime environment variables)."""
 
 
 class Environment:
@@ -29,12 +36,32 @@ class Environment:
         self._models: dict[str, Any] = {}
         self._shard: tuple[tuple[str, int, int], records.Features, records.Labels] | None = None
 
+    def initialise(self, variables: Mapping[str, str]) -> None:
+        """Makes the clients that tasks will need, while the platform initialises the environment.
+
+        Initialisation has a whole vCPU whatever the memory, is no part of the timeout, and is billed and
+        reported as what it is (AWS Lambda developer guide, execution environment); a function of 256 MB
+        would take seven times as long. A client that cannot be foreseen is made by the first task.
+
+        Args:
+            variables: The process's environment; nothing happens where Lambda does not run it.
+        """
+        region = variables.get("AWS_REGION")
+        if _RUNTIME_API not in variables or not region:
+            return
+        self._client_of_s3(region, variables.get(S3_URL))
+        if variables.get(REDIS_URL):
+            self.redis(variables[REDIS_URL])
+
     def store(self, task: Task) -> ObjectStore:
         """The task's bucket, of which it may touch its run and its training set."""
-        key = task.region, task.s3_url
-        if key not in self._s3:
-            self._s3[key] = s3_client(*key)
-        return ObjectStore(self._s3[key], task.bucket, (task.prefix, task.dataset.prefix))
+        client = self._client_of_s3(task.region, task.s3_url)
+        return ObjectStore(client, task.bucket, (task.prefix, task.dataset.prefix))
+
+    def _client_of_s3(self, region: str, url: str | None) -> Any:
+        if (region, url) not in self._s3:
+            self._s3[region, url] = s3_client(region, url)
+        return self._s3[region, url]
 
     def redis(self, url: str) -> Any:
         """A client of the cache."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
@@ -15,6 +16,7 @@ from siren.worker.messages import Status, Task
 from siren.worker.progress import Deadline, Meter, Result
 
 _environment = Environment()
+_environment.initialise(os.environ)
 
 
 def handler(event: object, context: Any) -> dict[str, Any]:
@@ -36,14 +38,18 @@ def handle(event: object, context: Any, environment: Environment) -> Status:
     began, task = time.time(), Task.from_json(event)
     deadline = Deadline(task.deadline_s, context)
     cold, environment.cold = environment.cold, False
-    store = environment.store(task)
+    meter = Meter()
+    with meter.timed("load_s"):
+        store = environment.store(task)
+        if task.redis_url:
+            environment.redis(task.redis_url)
     with np.errstate(all="ignore"):  # what is not finite is found where it counts
         if task.kind == "collect":
-            meter, shared = Meter(), loop.redis_model(task, environment, store)
+            shared = loop.redis_model(task, environment, store)
             result = loop.collect(task, store, shared, Result("done", 0, 0))
         else:
-            work = loop.prepare(task, environment, store, deadline)
-            meter, result = work.meter, loop.run(work, environment)
+            work = loop.prepare(task, environment, store, deadline, meter)
+            result = loop.run(work, environment)
     return Status(
         run=task.run,
         epoch=task.epoch,

@@ -76,9 +76,10 @@ class Work:
         return gradient, finite
 
 
-def prepare(task: Task, environment: Environment, store: ObjectStore, deadline: Deadline) -> Work:
+def prepare(
+    task: Task, environment: Environment, store: ObjectStore, deadline: Deadline, meter: Meter
+) -> Work:
     """Loads the shard and the model."""
-    meter = Meter()
     with meter.timed("load_s"):
         model = environment.model(task)
         features, labels, meter.loaded_rows = environment.shard(task, store)

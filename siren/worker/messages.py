@@ -304,8 +304,9 @@ class Status:
         model_key: Key of the object that holds this worker's result: the model of the whole epoch
             (`sync`, or the one that left Redis), or its own model (`average`); else empty.
         began: Unix time of the handler's start.
-        load_s, fetch_s, compute_s, update_s: Seconds spent loading the shard, fetching the model,
-            computing gradients, updating the shared model. Waiting for others is in none of them.
+        load_s, fetch_s, compute_s, update_s: Seconds spent loading the shard (and making clients, unless
+            that was done while the environment initialised), fetching the model, computing gradients,
+            updating the shared model. Waiting for others is in none of them.
         staleness_sum: Updates applied between fetch and push, summed over its pushes; None where
             the channel cannot tell (`overwrite` over S3).
         retries: Compare-and-swap retries.

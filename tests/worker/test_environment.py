@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +16,10 @@ from siren.channels.objects import Origin, start_object
 from siren.channels.redis import RedisModel
 from siren.testing import tiny_model
 from siren.worker import handler, layout, loop
-from siren.worker.environment import WORKLOAD_DIR, build_model
+from siren.worker.environment import REDIS_URL, S3_URL, WORKLOAD_DIR, Environment, build_model
 from siren.worker.messages import MessageError, ModelRef, Task
 from siren.worker.outcome import epoch_outcome
-from tests.worker.servers import cold_environment, make_cluster
+from tests.worker.servers import client_of, cold_environment, make_cluster
 
 
 def test_importing_the_handler_loads_numpy_and_little_of_siren(checkout):
@@ -42,6 +44,48 @@ def test_importing_the_handler_loads_numpy_and_little_of_siren(checkout):
     allowed = ("siren.worker", "siren.channels", "siren.hsp")
     assert {name for name in ours if not name.startswith(allowed)} == set()
     assert {name for name in ours if name.startswith("siren.hsp")} == {"siren.hsp", "siren.hsp.rules"}
+
+
+def test_clients_are_made_while_lambda_initialises_the_environment(checkout):
+    code = "import siren.worker.handler as h; e = h._environment; print(list(e._s3), list(e._redis))"
+    region, s3, redis = "eu-west-1", "http://127.0.0.1:9", "redis://127.0.0.1:9"
+    lambdas = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9", "AWS_REGION": region}
+
+    def clients(variables: dict[str, str]) -> str:
+        environment = {"PATH": os.defpath, **variables}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=checkout, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert clients({**lambdas, S3_URL: s3, REDIS_URL: redis}) == f"[('{region}', '{s3}')] ['{redis}']"
+    assert clients(lambdas) == f"[('{region}', None)] []"
+    assert clients({"AWS_REGION": region, S3_URL: s3}) == "[] []"
+
+
+def test_a_task_uses_the_clients_of_the_initialisation_and_else_counts_them_as_loading(
+    monkeypatch, s3_url, redis_url
+):
+    cluster, made = make_cluster(s3_url, redis_url, "additive", 1), []
+
+    def slowly(*key):
+        made.append(key)
+        time.sleep(0.2)
+        return client_of(s3_url)
+
+    monkeypatch.setattr("siren.worker.environment.s3_client", slowly)
+    cold = Environment()
+    assert cluster.run(0, cold).load_s >= 0.2
+    initialised = Environment()
+    task = cluster.tasks[0]
+    lambdas = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9", "AWS_REGION": task.region}
+    initialised.initialise({**lambdas, S3_URL: s3_url, REDIS_URL: redis_url})
+    client = initialised.redis(redis_url)
+    assert made == [(task.region, s3_url)] * 2
+    assert cluster.run(0, initialised, attempt=1).cold
+    assert made == [(task.region, s3_url)] * 2
+    assert initialised.redis(redis_url) is client
 
 
 def test_a_warm_environment_reads_its_shard_once(s3_url, redis_url):
