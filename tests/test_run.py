@@ -161,6 +161,7 @@ def test_a_run_folder_holds_everything(digits):
         "ledger.jsonl",
         "lock",
         "model.safetensors",
+        "report.html",
         "summary.json",
         "system.json",
     }
