@@ -13,8 +13,9 @@ from typing import Annotated, TextIO
 import tyro
 from threadpoolctl import threadpool_limits
 
+from siren.analysis._disk import Disk
 from siren.analysis.console import console_for
-from siren.errors import SirenError, UnknownNameError, UsageError
+from siren.errors import RunFolderError, SirenError, UnknownNameError, UsageError
 from siren.money.amounts import parse_budget
 from siren.platforms.twin import TwinPlatform
 from siren.profiling.fit import expected_parts, fit
@@ -23,7 +24,6 @@ from siren.profiling.show import figure, show
 from siren.rehearsal.show import progress
 from siren.twin.twin import job_of
 from siren.types import Action, BatchRule, ChannelKind, StopReason, UpdateRule
-from siren.workloads.datasets.cache import write_atomically
 from siren.workloads.profile import PROFILE_FILE, Point, Profile, with_profile
 from siren.workloads.registry import load_workload
 from siren.workloads.workload import Workload
@@ -131,7 +131,10 @@ def _profiled(config: ProfileConfig, platforms: Mapping[str, Connect], stderr: T
         measured = measure(workload, world, connect, budget_usd, config.seed, report)
     profile = _profile_of(workload, world, measured, budget_usd, config.seed)
     path = config.out or workload.folder / PROFILE_FILE
-    write_atomically(path, profile.model_dump_json(indent=1).encode() + b"\n")
+    try:
+        Disk().replace(path, profile.model_dump_json(indent=1).encode() + b"\n")
+    except OSError as error:
+        raise RunFolderError(f"could not write {path}: {error.strerror}; choose another --out") from error
     return profile
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from siren.plan import PlanConfig
 from siren.plan import main as plan
+from siren.rehearsal.stage import Stage
 from siren.testing.tiny import write_tiny_workload
 
 EASY = {"target_loss": 0.55, "learning_rate": 0.02}
@@ -23,7 +26,11 @@ def job(tmp_path_factory) -> str:
 @pytest.fixture(autouse=True)
 def _cache(tmp_path_factory, monkeypatch) -> None:
     monkeypatch.setenv("SIREN_CACHE", str(tmp_path_factory.getbasetemp() / "plan-cache"))
-    monkeypatch.setattr("siren.rehearsal.workers.MOST_WORKERS", 2)
+    # In this process and by its own time, so that other work on the machine does not shorten a rehearsal.
+    ours = functools.partial(Stage, clock=time.process_time)
+    monkeypatch.setattr("siren.planning.plans.Stage", ours)
+    monkeypatch.setattr("siren.rehearsal.job.Stage", ours)
+    monkeypatch.setattr("siren.plan.StageSettings", lambda *settings: None)
 
 
 def planned(**settings) -> tuple[int, str, str]:

@@ -85,3 +85,9 @@ def test_what_cannot_be_measured_is_refused(job, settings, word, tmp_path):
     assert (code, stdout) == (2, "")
     assert word in stderr
     assert not (tmp_path / "p.json").exists()
+
+
+def test_a_file_that_cannot_be_written_is_told(job, tmp_path):
+    code, stdout, stderr = profiles(workload=str(job), out=tmp_path / "no" / "folder.json")
+    assert (code, stdout) == (4, "")
+    assert "could not write" in stderr
