@@ -169,8 +169,8 @@ class ControlConformance(Conformance):
         client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=1)
         assert client.get_function_concurrency(FunctionName=function)["ReservedConcurrentExecutions"] == 1
         with ThreadPoolExecutor(1) as thread:
-            running = thread.submit(account.invoke, function, "sleep", s=1.5)
-            time.sleep(0.7)
+            running = thread.submit(account.invoke, function, "sleep", s=3)
+            time.sleep(1.5)
             refused = account.refused(client.invoke, FunctionName=function)
             assert running.result().error is None
         self._check_throttle(refused)

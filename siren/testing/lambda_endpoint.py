@@ -82,7 +82,7 @@ class FunctionConformance(Conformance):
     def test_an_environment_runs_one_invocation_at_a_time(self, account: Account, function: str) -> None:
         """Concurrent invocations have environments of their own."""
         with ThreadPoolExecutor(3) as threads:
-            answers = list(threads.map(lambda _: account.invoke(function, "sleep", s=0.7), range(3)))
+            answers = list(threads.map(lambda _: account.invoke(function, "sleep", s=1.5), range(3)))
         assert len({answer.payload["pid"] for answer in answers}) == 3
 
     def test_an_environment_stands_still_between_invocations(self, account: Account) -> None:
@@ -131,16 +131,16 @@ class FunctionConformance(Conformance):
 
     def test_a_function_that_takes_too_much_memory_is_killed(self, account: Account) -> None:
         """By the kernel, not by a MemoryError."""
-        function = account.create(MemorySize=128)
+        function = account.create(MemorySize=128, Timeout=60)
         assert account.invoke(function, "allocate", mb=40).payload == 40 << 20
-        answer = account.invoke(function, "allocate", mb=400)
+        answer = account.invoke(function, "allocate", mb=200)
         assert (answer.error, answer.payload["errorType"]) == ("Unhandled", "Runtime.ExitError")
         assert "signal: killed" in answer.payload["errorMessage"]
         assert answer.report["used"] == answer.report["size"] == "128"
 
     def test_cpu_follows_memory(self, account: Account) -> None:
         """1,769 MB are one vCPU: a quarter of it takes at least four times as long, give or take a period."""
-        function = account.create(MemorySize=VCPU_MB // 4)
+        function = account.create(MemorySize=VCPU_MB // 4, Timeout=60)
         assert account.invoke(function, "burn", cpu_s=0.2).payload > 0.2 * 4 * 0.7
 
     def test_init_errors_fail_the_invocation(self, account: Account) -> None:

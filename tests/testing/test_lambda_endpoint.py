@@ -21,7 +21,7 @@ from siren.platforms.processes import free_ports, start_child
 from siren.platforms.storage import start_s3
 from siren.testing.lambda_account import ControlConformance
 from siren.testing.lambda_endpoint import FunctionConformance
-from siren.testing.lambda_target import Target, lambda_client
+from siren.testing.lambda_target import Account, Target, lambda_client
 
 Upload = Callable[[bytes], tuple[str, str]]
 SHORT = ("--retry-delays", "0.05", "0.1")
@@ -124,12 +124,27 @@ class TestOurs(FunctionConformance):
             yield target_of(endpoint)
 
 
-class TestOursWithoutCgroups(FunctionConformance):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def target(cls) -> Iterator[Target]:
-        with LocalEndpoint(options=(*SHORT, "--no-cgroups")) as endpoint:
-            yield target_of(endpoint)
+@pytest.fixture(scope="module")
+def without_cgroups() -> Iterator[Account]:
+    """An account of our endpoint where it can write no cgroups."""
+    with LocalEndpoint(options=(*SHORT, "--no-cgroups")) as endpoint:
+        account = Account(target_of(endpoint))
+        yield account
+        account.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a_function_that_takes_too_much_memory_is_killed",
+        "an_environment_stands_still_between_invocations",
+        "cpu_follows_memory",
+        "init_errors_fail_the_invocation",
+        "the_report_line_bills_init_and_duration_once_rounded_up",
+    ],
+)
+def test_without_cgroups_all_of_it_is_enforced_too(without_cgroups, name):
+    getattr(FunctionConformance(), f"test_{name}")(without_cgroups)
 
 
 class TestOurControl(ControlConformance):

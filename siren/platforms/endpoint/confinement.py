@@ -88,7 +88,7 @@ class Group:
     def freeze(self, frozen: bool) -> None:
         """Stops all of its processes, or lets them go on."""
         if "freezer" in self._at:
-            set_frozen(self._at["freezer"].path, frozen)
+            set_frozen(self._at["freezer"], frozen)
 
     def out_of_memory(self) -> bool:
         """Whether the kernel killed a process of it for want of memory."""
@@ -173,12 +173,12 @@ def open_hierarchies(found: dict[str, Hierarchy], token: str) -> dict[str, Hiera
     return made
 
 
-def set_frozen(folder: Path, frozen: bool) -> None:
-    """Freezes a group of either version, or thaws it."""
-    if (folder / "cgroup.freeze").exists():
-        _write(folder / "cgroup.freeze", int(frozen))
+def set_frozen(at: Hierarchy, frozen: bool) -> None:
+    """Freezes a group, or thaws it."""
+    if at.version == 1:
+        _write(at.path / "freezer.state", "FROZEN" if frozen else "THAWED")
     else:
-        _write(folder / "freezer.state", "FROZEN" if frozen else "THAWED")
+        _write(at.path / "cgroup.freeze", int(frozen))
 
 
 def kill_group(folder: Path) -> int:
@@ -188,7 +188,7 @@ def kill_group(folder: Path) -> int:
         if pids and (folder / "cgroup.kill").exists():
             _write(folder / "cgroup.kill", 1)
         elif pids and (folder / "freezer.state").exists():
-            set_frozen(folder, False)  # v1: what is frozen does not even die
+            set_frozen(Hierarchy(1, folder), False)  # what is frozen does not even die
     except OSError:
         return 0
     for pid in pids:

@@ -43,10 +43,15 @@ class Governed:
     _used_s: float = 0.0
     _stopped: bool = False
 
+    @property
+    def watched(self) -> bool:
+        """Whether something must be enforced while it runs."""
+        return self.memory_mb is not None or self.cpus is not None
+
     def begin(self, cpus: float) -> None:
         """It is busy from now on, with so many vCPU."""
-        self._since, self._used_s = time.monotonic(), cpu_seconds(self.pid)
         if self.cpus is not None:
+            self._since, self._used_s = time.monotonic(), cpu_seconds(self.pid)
             self.cpus = cpus
         if self.stops or self._stopped:
             self._signal(signal.SIGCONT)
@@ -54,7 +59,8 @@ class Governed:
 
     def rest(self) -> None:
         """It is idle from now on."""
-        self.look()
+        if self.watched:
+            self.look()
         if self.stops:
             self._signal(signal.SIGSTOP)
 
@@ -89,14 +95,16 @@ class Governor:
     def busy(self, governed: Governed, cpus: float) -> None:
         """Watches it from now on."""
         governed.begin(cpus)
+        if not governed.watched:
+            return
         self._governed[governed.pid] = governed
         if self._task is None:
             self._task = asyncio.create_task(self._watch())
 
     def idle(self, governed: Governed) -> None:
         """Watches it no more, and freezes it."""
-        if self._governed.pop(governed.pid, None):
-            governed.rest()
+        self._governed.pop(governed.pid, None)
+        governed.rest()
 
     def gone(self, governed: Governed) -> None:
         """Forgets it."""
