@@ -4,6 +4,11 @@
 ours (`siren.platforms.manager.invoker`), and boto3 in a pool of threads. Both try throttled invocations again
 after the same back-off. They run in turns, because the machine is shared. CPU is that of the client;
 the endpoint and 200 environments share the cores with it, so rates are those of the whole machine.
+
+`--lithops PYTHON` names an interpreter that has Lithops (`python -m venv V && V/bin/pip install lithops`),
+whose `map` of an empty function is measured too: on its localhost backend, because its invoker of AWS Lambda
+(3.8.0) writes https://lambda.<region>.amazonaws.com into every URL and cannot be pointed at another endpoint.
+That starts a process of its own for each call and looks for results in files.
 """
 
 from __future__ import annotations
@@ -11,8 +16,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +44,23 @@ HANDLER = "def handler(event, context):\n    return {}\n"
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
 LONGEST_S = 600
 """Two hundred cold starts take turns on the cores of one machine."""
+LITHOPS = """
+import json, sys, time
+import lithops
+
+def empty(number):
+    return number
+
+if __name__ == "__main__":
+    settings = {"backend": "localhost", "storage": "localhost", "telemetry": False, "data_cleaner": False}
+    executor = lithops.FunctionExecutor(config={"lithops": settings}, log_level="ERROR")
+    executor.get_result(executor.map(empty, range(2)))
+    for count in json.loads(sys.argv[1]):
+        began, cpu = time.perf_counter(), time.process_time()
+        assert executor.get_result(executor.map(empty, range(count))) == list(range(count))
+        print("\\n" + json.dumps([time.perf_counter() - began, time.process_time() - cpu]), flush=True)
+"""
+"""Prints [seconds, CPU seconds] of each count, as JSON on a line of its own."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +78,12 @@ class FanOutConfig:
 
     repeats: int = 3
     """Of each measurement; medians are printed."""
+
+    lithops: Path | None = None
+    """Interpreter of a virtual environment with Lithops, to be measured once beside ours."""
+
+    lithops_counts: tuple[int, ...] = (20, 100)
+    """Its calls at once."""
 
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print one JSON object."""
@@ -143,6 +173,28 @@ def timed(call: Callable[[], int]) -> Course:
     return Course(time.perf_counter() - began, time.process_time() - cpu, throttles)
 
 
+def by_lithops(python: Path, counts: tuple[int, ...]) -> dict[str, float]:
+    """Fan-outs of Lithops in a process, a folder and an environment of its own."""
+    python = python.absolute()  # not resolved: a link is what makes it a virtual environment's
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=True
+    ) as folder:  # its last process may still write
+        script = Path(folder) / "by_lithops.py"
+        script.write_text(LITHOPS, encoding="utf-8")
+        path = os.pathsep.join([str(python.parent), os.defpath])  # it runs `python`
+        environment = {"PATH": path, "HOME": folder, "TMPDIR": folder}
+        command = [str(python), str(script), json.dumps(counts)]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+    courses = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    found: dict[str, float] = {}
+    for count, (wall_s, cpu_s) in zip(counts, courses, strict=True):
+        found[f"{count:5d} Lithops, localhost, calls a second"] = count / wall_s
+        found[f"{count:5d} Lithops, localhost, client CPU seconds"] = cpu_s
+    return found
+
+
 def deploy(backend: Backend) -> str:
     """An empty function; the ARN of its version."""
     packed = io.BytesIO()
@@ -215,6 +267,8 @@ def main(config: FanOutConfig) -> int:
                 found[f"{count:5d} {way}, client CPU seconds"] = statistics.median(c.cpu_s for c in each)
                 found[f"{count:5d} {way}, 429s"] = statistics.median(c.throttles for c in each)
         invoker.close()
+    if config.lithops:
+        found |= by_lithops(config.lithops, config.lithops_counts)
     if config.as_json:
         json.dump(found, sys.stdout, indent=2)
         return 0
