@@ -6,6 +6,8 @@ VENV ?= .venv
 BUDGET ?= 2.00
 ARGS ?=
 WORKERS ?= 2
+# It pins a version of botocore, so it cannot share an environment with Siren.
+MINISTACK ?= 1.5.33
 
 # Tests kill runs between fsyncs; in memory, where there is such a folder, those cost nothing.
 TEST_TEMP := $(if $(wildcard /dev/shm/.),PYTEST_DEBUG_TEMPROOT=/dev/shm)
@@ -15,10 +17,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format bench clean
+.PHONY: help run test lint format bench ministack clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo 'Variables: BUDGET=2.00 (dollars), ARGS="--workload ... --seed ..." (run, test, bench), PYTHON=python3'
 
 run: $(VENV)/.installed-base ## Install Siren, then train the default job on the twin within BUDGET dollars
@@ -39,6 +41,14 @@ format: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
 
 bench: $(VENV)/.installed-dev ## Run the benchmarks
 	$(BIN)/python experiments/bench/run.py $(ARGS)
+
+ministack: $(VENV)/ministack/.installed ## Install another Lambda endpoint, in an environment of its own, for the conformance tests
+	@echo 'Now: SIREN_MINISTACK_PYTHON=$(abspath $(VENV))/ministack/bin/python make test'
+
+$(VENV)/ministack/.installed: | $(BIN)/pip
+	$(PYTHON) -m venv $(VENV)/ministack
+	$(VENV)/ministack/bin/python -m pip install --quiet --disable-pip-version-check 'ministack==$(MINISTACK)'
+	@touch $@
 
 clean: ## Remove .venv and everything that tools left behind
 	rm -rf $(VENV) build dist htmlcov .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
