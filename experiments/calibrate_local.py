@@ -36,11 +36,12 @@ import numpy as np
 import tyro
 
 from experiments.bench import channels
+from experiments.bench.epoch_overhead import SharedSite
 from siren.channels.redis import redis_client
 from siren.channels.s3 import ObjectStore
 from siren.platforms.backend import Backend
 from siren.platforms.endpoint.server import STARTS
-from siren.platforms.local import THREADS, LocalSite
+from siren.platforms.local import THREADS
 from siren.platforms.manager.clients import lambda_client, s3_client
 from siren.platforms.manager.invoker import Answer, Fate, Invoker
 from siren.platforms.manager.platform import FunctionPlatform
@@ -51,7 +52,7 @@ from siren.twin.twin import job_of
 from siren.types import Action, EpochReport
 from siren.workloads.registry import load_workload
 from siren.worlds import load_world
-from siren.worlds.costing import Costing, EpochPlan, make_costing
+from siren.worlds.costing import LIFETIMES, Costing, EpochPlan, make_costing
 
 WORLD = Path(__file__).resolve().parents[1] / "envs" / "local.toml"
 PROBE = Path(__file__).with_name("local_probe.py")
@@ -162,7 +163,7 @@ def with_probe(package: Package) -> Package:
 
 
 @contextmanager
-def open_rig(site: LocalSite, folder: Path) -> Iterator[Rig]:
+def open_rig(site: SharedSite, folder: Path) -> Iterator[Rig]:
     """The probe beside the worker on a site that is open meanwhile."""
     grounds = site.open()
     probe = with_probe(build_package(folder, local_target()))
@@ -386,12 +387,14 @@ def machine_name() -> str:
 # --- predictions --------------------------------------------------------------------------------
 
 
-def epochs(site: LocalSite, costing: Costing, action: Action) -> list[EpochReport]:
+def epochs(site: SharedSite, costing: Costing, action: Action) -> list[EpochReport]:
     """A cold epoch and warm ones of the workload, for real."""
     running = FunctionPlatform(load_workload(WORKLOAD), costing, 0, site, f"calibration-{action}")
     running.start()
     plan = EpochPlan(action, TIMEOUT_S, TIMEOUT_S - 1.0, UNLIMITED)
-    return [running.run_epoch(plan) for _ in range(1 + EPOCHS)]
+    reports = [running.run_epoch(plan) for _ in range(1 + EPOCHS)]
+    running.close()
+    return reports
 
 
 def expected_s(costing: Costing, action: Action, cold: int) -> float:
@@ -400,9 +403,10 @@ def expected_s(costing: Costing, action: Action, cold: int) -> float:
     return float(costing.expect(*(np.array([float(number)]) for number in numbers)).duration_s[0])
 
 
-def show_predictions(site: LocalSite, world: Path) -> None:
+def show_predictions(site: SharedSite, world: Path) -> None:
     """Prints what the world predicts of epochs beside what they take."""
-    costing = make_costing(load_world(str(world)), job_of(load_workload(WORKLOAD)))
+    job = job_of(load_workload(WORKLOAD))
+    costing = make_costing(load_world(str(world)), job, lifetimes_max=LIFETIMES)
     print(
         f"\n{WORKLOAD}, {costing.job.update_rule} over {costing.job.channel}: seconds, predicted / measured"
     )
@@ -428,7 +432,7 @@ def main(config: CalibrateConfig) -> int:
         )
         return 2
     workload, began = load_workload(WORKLOAD), time.monotonic()
-    site = LocalSite(workload.folder)
+    site = SharedSite(workload.folder)
     try:
         with open_rig(site, workload.folder) as rig:
             measured = []
@@ -447,7 +451,7 @@ def main(config: CalibrateConfig) -> int:
                 config.world.write_text(text, encoding="utf-8")
             show_predictions(site, world)
     finally:
-        site.close()
+        site.end()
     done = "written to" if config.write else "not written to"
     print(f"\n{time.monotonic() - began:.0f} s; {done} {config.world}")
     return 0

@@ -24,7 +24,7 @@ from siren.twin.twin import job_of
 from siren.types import Action, EpochReport
 from siren.workloads.registry import load_workload
 from siren.worlds import load_world
-from siren.worlds.costing import EpochPlan, make_costing
+from siren.worlds.costing import LIFETIMES, EpochPlan, make_costing
 
 TIMEOUT_S = 120
 UNLIMITED = Decimal(10**6)
@@ -70,6 +70,17 @@ class Epoch:
     cpu_s: float
 
 
+class SharedSite(LocalSite):
+    """A site that outlasts the platforms that use it."""
+
+    def close(self) -> None:
+        """Does nothing: see `end`."""
+
+    def end(self) -> None:
+        """What `close` does otherwise."""
+        super().close()
+
+
 class Watched(FunctionPlatform):
     """A platform that remembers how its last epoch went, function by function."""
 
@@ -91,16 +102,17 @@ class Watched(FunctionPlatform):
         return Epoch(report, wall_s, longest_s, cpu_s)
 
 
-def measure(site: LocalSite, config: BenchConfig, pair: str, functions: int) -> dict[str, float]:
+def measure(site: SharedSite, config: BenchConfig, pair: str, functions: int) -> dict[str, float]:
     """Medians of warm epochs of one rule over one channel at one number of functions."""
     rule, channel = pair.split("/")
     workload = load_workload(config.workload, overrides={"update_rule": rule, "channel": channel})
-    costing = make_costing(load_world("local"), job_of(workload))
+    costing = make_costing(load_world("local"), job_of(workload), lifetimes_max=LIFETIMES)
     platform = Watched(workload, costing, 0, site, f"bench-{rule}-{channel}-{functions}")
     platform.start()
     plan = EpochPlan(Action(functions, config.memory_mb), TIMEOUT_S, TIMEOUT_S - 1.0, UNLIMITED)
     platform.run_epoch(plan)
     epochs = [platform.timed(plan) for _ in range(config.repeats)]
+    platform.close()
     name = f"{pair}, n={functions}"
     return {
         f"{name}, epoch s": statistics.median(epoch.wall_s for epoch in epochs),
@@ -117,13 +129,13 @@ def measure(site: LocalSite, config: BenchConfig, pair: str, functions: int) -> 
 def main(config: BenchConfig) -> int:
     """Measures; returns the exit code."""
     found: dict[str, float] = {}
-    site = LocalSite(load_workload(config.workload).folder)
+    site = SharedSite(load_workload(config.workload).folder)
     try:
         for pair in config.pairs:
             for functions in config.functions:
                 found |= measure(site, config, pair, functions)
     finally:
-        site.close()
+        site.end()
     if config.as_json:
         json.dump(found, sys.stdout, indent=2)
         return 0
