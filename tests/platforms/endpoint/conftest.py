@@ -21,8 +21,8 @@ def started(*options: str) -> Iterator[tuple[LocalEndpoint, Account]]:
         own = endpoint.credentials
         target = Target(lambda: lambda_client(endpoint.url, own.access_key, own.secret_key), RUNTIME)
         account = Account(target)
-        yield endpoint, account
-        account.client.close()
+        with contextlib.closing(account.client):
+            yield endpoint, account
 
 
 @pytest.fixture(scope="session")
