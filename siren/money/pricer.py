@@ -72,6 +72,8 @@ class EpochBounds:
             each, no duration (facts/aws.md 1.2).
         reruns: Repeats per invocation of calls that did run, or may have (a lost response): request
             and duration again.
+        spares: Repeats of that kind beside those, of any of the functions; their requests are among the
+            retries.
         ephemeral_mb: /tmp of all functions.
         s3_puts, s3_gets: Most S3 requests, retries included.
         s3_gb_s: Most GB stored times seconds.
@@ -89,6 +91,7 @@ class EpochBounds:
     max_init_s: float
     retries: int = 0
     reruns: int = 0
+    spares: int = 0
     ephemeral_mb: int = billing.FREE_EPHEMERAL_MB
     s3_puts: int = 0
     s3_gets: int = 0
@@ -238,10 +241,11 @@ class Pricer:
         functions = check_count(bounds.functions, "functions")
         evaluations = check_count(bounds.evaluations, "evaluations")
         runs = 1 + check_count(bounds.reruns, "reruns")
+        spares = check_count(bounds.spares, "spares")
         calls = runs + check_count(bounds.retries, "retries")
         return Usage(
             memory_mb=bounds.memory_mb,
-            billed_ms=functions * runs * self.longest_ms(bounds.timeout_s, bounds.max_init_s),
+            billed_ms=(functions * runs + spares) * self.longest_ms(bounds.timeout_s, bounds.max_init_s),
             requests=(functions + evaluations) * calls,
             ephemeral_mb=bounds.ephemeral_mb,
             evaluator_billed_ms=evaluations

@@ -77,6 +77,7 @@ class EpochPlan:
         reserve_usd: The most that the epoch can bill.
         lifetimes: Functions that may follow one another on each share of the epoch, where it is expected
             to outlast the timeout; all are in the reservation.
+        spares: Further invocations in the reservation: what fails can be run again while others still run.
     """
 
     action: Action
@@ -84,6 +85,7 @@ class EpochPlan:
     deadline_s: float
     reserve_usd: Decimal
     lifetimes: int = 1
+    spares: int = 0
 
 
 def _once(ask: Callable[[Costing, Action], Answer]) -> Callable[[Costing, Action], Answer]:
@@ -121,7 +123,7 @@ class Costing:
         self.uses_cache = job.channel is ChannelKind.REDIS
         self._answers: dict[tuple[str, Action], Any] = {}
         self._expected: dict[tuple[tuple[tuple[int, ...], bytes], ...], ExpectedEpoch] = {}
-        self._worst_usd: dict[tuple[Action, int, int, bool, Decimal], Decimal] = {}
+        self._worst_usd: dict[tuple[Action, int, int, int, bool, Decimal], Decimal] = {}
 
     def stored_gb(self, functions: laws.Quantity) -> laws.Quantity:
         """GB in S3 during an epoch: the data, the model, and under `average` every function's copy."""
@@ -224,27 +226,31 @@ class Costing:
             evaluate_s = self._evaluation_s(action)
             upper_s = max(upper_s, EVALUATOR_SLACK * evaluate_s)
             expected_s = max(expected_s, evaluate_s)
-        # Of several functions some end early, and what they put back pays for one that must run again.
-        spares = (1, 0) if self.lifetimes_max > 1 and action.functions == 1 else (0,)
-        for (timeout_s, least), spare in itertools.product(self.terms(upper_s, expected_s), spares):
-            lifetimes = least + spare
-            reserve = self.worst_case(action, timeout_s, outlook, lifetimes)
+        # Under `sync` nobody ends before the function that must run again, and a lost answer may have cost
+        # all that it can: with one spare neither is the end of the epoch.
+        spare = (1, 0) if self.lifetimes_max > 1 else (0,)
+        for (timeout_s, lifetimes), spares in itertools.product(self.terms(upper_s, expected_s), spare):
+            reserve = self.worst_case(action, timeout_s, outlook, lifetimes, spares)
             if reserve <= outlook.left_usd:
-                return EpochPlan(action, timeout_s, timeout_s - WORKER_MARGIN_S, reserve, lifetimes)
+                return EpochPlan(action, timeout_s, timeout_s - WORKER_MARGIN_S, reserve, lifetimes, spares)
         return None
 
-    def worst_case(self, action: Action, timeout_s: int, outlook: Outlook, lifetimes: int = 1) -> Decimal:
+    def worst_case(
+        self, action: Action, timeout_s: int, outlook: Outlook, lifetimes: int = 1, spares: int = 0
+    ) -> Decimal:
         """The most that an epoch can bill when the platform itself ends functions at `timeout_s`."""
         totals, pricer = outlook.totals, self.pricer
-        key = action, timeout_s, lifetimes, outlook.epoch == 1, pricer.dearest_usd_per_gb_s(totals)
+        key = action, timeout_s, lifetimes, spares, outlook.epoch == 1, pricer.dearest_usd_per_gb_s(totals)
         if key not in self._worst_usd:
-            bounds = replace(self.bounds(action, timeout_s, outlook, lifetimes), cache_until_s=0.0)
+            bounds = replace(self.bounds(action, timeout_s, outlook, lifetimes, spares), cache_until_s=0.0)
             self._worst_usd[key] = pricer.worst_case(bounds, previous=totals)
         cache_usd = pricer.cache_usd(self._cache_until_s(action, timeout_s, outlook, lifetimes), totals)
         with exact():
             return self._worst_usd[key] + cache_usd
 
-    def bounds(self, action: Action, timeout_s: int, outlook: Outlook, lifetimes: int = 1) -> EpochBounds:
+    def bounds(
+        self, action: Action, timeout_s: int, outlook: Outlook, lifetimes: int = 1, spares: int = 0
+    ) -> EpochBounds:
         """The most of everything that an epoch can use."""
         n, billing, limits = action.functions, self.world.billing, self.world.limits
         evaluations = 1 if self.job.evaluator_is_function else 0
@@ -257,6 +263,7 @@ class Costing:
             max_init_s=limits.init_max,
             retries=reruns,
             reruns=lifetimes - 1,
+            spares=spares,
             ephemeral_mb=billing.ephemeral_storage,
             s3_puts=puts,
             s3_gets=gets,

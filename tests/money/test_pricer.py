@@ -196,7 +196,8 @@ def test_a_cache_hour_that_is_paid_is_not_in_the_worst_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"timeout_s": float("nan")}, {"max_init_s": -1.0}, {"functions": -1}, {"reruns": -1}]
+    "change",
+    [{"timeout_s": float("nan")}, {"max_init_s": -1.0}, {"functions": -1}, {"reruns": -1}, {"spares": -1}],
 )
 def test_impossible_bounds_are_refused(change: dict[str, Any]) -> None:
     bounds = EpochBounds(functions=1, memory_mb=128, timeout_s=1, max_init_s=1)
@@ -226,6 +227,7 @@ def bounds_and_usage(draw: st.DrawFn) -> tuple[Pricer, EpochBounds, Usage, RunTo
         max_init_s=draw(st.floats(0, 10)),
         retries=draw(st.integers(0, 3)),
         reruns=draw(st.integers(0, 3)),
+        spares=draw(st.integers(0, 3)),
         ephemeral_mb=draw(st.integers(512, 10240)),
         s3_puts=draw(st.integers(0, 10**6)),
         s3_gets=draw(st.integers(0, 10**6)),

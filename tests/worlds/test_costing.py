@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
 import pytest
 
+from siren.money.amounts import exact
+from siren.money.billing import gb_seconds
 from siren.money.pricer import RunTotals
 from siren.types import Action, ChannelKind, UpdateRule
-from siren.worlds.costing import Outlook
+from siren.worlds.costing import LIFETIMES, Outlook
+from siren.worlds.costing import make_costing as costing_of
 from tests.twin.jobs import make_costing, small_workload
 
 ACTIONS = (Action(1, 1769), Action(7, 512), Action(7, 10240))
@@ -48,3 +52,21 @@ def test_answers_that_are_kept_are_those_of_the_action_that_was_asked_for():
         one, other = costing.epoch_laws(action), fresh.epoch_laws(action)
         assert np.array_equal(one.compute_s, other.compute_s)
     assert float(costing.epoch_laws(ACTIONS[0]).load_s) > float(costing.epoch_laws(ACTIONS[1]).load_s)
+
+
+def test_real_functions_have_a_spare_in_the_reservation_where_the_budget_holds_it():
+    twin = make_costing(small_workload())
+    real = costing_of(twin.world, twin.job, lifetimes_max=LIFETIMES)
+    action, outlook = ACTIONS[1], OUTLOOKS[0]
+    wanted = {"upper_s": 5.0, "expected_s": 4.0}
+    plan = real.plan(action, **wanted, outlook=outlook)
+    assert (plan.lifetimes, plan.spares) == (1, 1)
+    most, least = (real.worst_case(action, plan.timeout_s, outlook, 1, spares) for spares in (1, 0))
+    longest_ms = real.pricer.longest_ms(plan.timeout_s, real.world.limits.init_max)
+    with exact():
+        assert most - least == gb_seconds(action.memory_mb, longest_ms) * real.pricer.duration_tiers[0].usd
+    assert plan.reserve_usd == most
+    tight = replace(outlook, left_usd=least)
+    plan = real.plan(action, **wanted, outlook=tight)
+    assert (plan.reserve_usd, plan.spares) == (least, 0)
+    assert twin.plan(action, **wanted, outlook=outlook).spares == 0

@@ -215,7 +215,7 @@ class FunctionPlatform:
         costing, n, memory_mb = self._costing, plan.action.functions, plan.action.memory_mb
         limits, billing = costing.world.limits, costing.world.billing
         outlook = Outlook(self._clock_s, self._epoch + 1, RunTotals(), plan.reserve_usd)
-        bounds = costing.bounds(plan.action, plan.timeout_s, outlook, plan.lifetimes)
+        bounds = costing.bounds(plan.action, plan.timeout_s, outlook, plan.lifetimes, plan.spares)
         most = costing.pricer.worst_usage(bounds)
         larger = [mb for mb in limits.memory_grid if mb > memory_mb]
         own = requests.of_manager(costing.job, n, costing.setup_puts - 1)

@@ -1,9 +1,9 @@
 """Money inside an epoch: no invocation starts unless its worst case fits what the reservation has left.
 
-An epoch's reservation bounds n invocations (times the lifetimes that were planned) that all run until
-Lambda's own timeout ends them. Every invocation that is launched takes its worst case out of it; one
-that returns puts back what it did not use. What is repeated (after a kill, a lost answer, a deadline)
-is paid from that alone, so an epoch never bills more than was reserved.
+An epoch's reservation bounds n invocations (times the lifetimes that were planned, and the spares) that
+all run until Lambda's own timeout ends them. Every invocation that is launched takes its worst case out of
+it; one that returns puts back what it did not use. What is repeated (after a kill, a lost answer, a
+deadline) is paid from that alone, so an epoch never bills more than was reserved.
 """
 
 from __future__ import annotations
