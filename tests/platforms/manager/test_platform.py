@@ -147,7 +147,7 @@ class Beside(SharedSite):
 def test_an_epoch_that_outlasts_its_functions_goes_on_in_new_ones(
     site, tiny_folder, slow_folder, channel, rule, functions
 ):
-    """A lifetime of 3 seconds (issue 4, line 5), and 24 pushes of 0.22 s: none begins later than at 2.42 s."""
+    """A lifetime of 3 seconds (issue 4, line 5), and 24 pushes of 0.22 s: none begins after 2.42 s."""
     workload, _ = job(slow_folder, channel=channel, update_rule=rule, samples_per_epoch=240)
     world = load_world("local")
     limits = world.limits.model_copy(update={"timeout_rungs": (3,)})
