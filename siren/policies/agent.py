@@ -11,7 +11,7 @@ import numpy as np
 
 from siren._roots import root_folder
 from siren.errors import UnknownNameError
-from siren.policies.base import JobView, affordable
+from siren.policies.base import JobView
 from siren.policies.network import META, WEIGHTS, Network, load_network
 from siren.policies.reference import Reference, guess_reference
 from siren.simulator import core, observation
@@ -79,14 +79,9 @@ class AgentPolicy:
                 self._act()
             self._tell(record)
         first, second = self._act()
-        wanted = self._action(first, second)
-        action = affordable(self._job, wanted)
-        if action is None:
-            return None
+        action = self._action(first, second)
         n_ref, m_ref = self.reference.functions, self.reference.memory_mb
-        reason = f"{self.name} wants {wanted}, {first:+.2f} and {second:+.2f} from {n_ref}x{m_ref}"
-        if action != wanted:
-            reason += "; the budget that is left allows less"
+        reason = f"{self.name} wants {action}, {first:+.2f} and {second:+.2f} from {n_ref}x{m_ref}"
         return self._job.explain(Decision(action, reason), lambda action: math.nan)
 
     def _act(self) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from siren.policies.agent import DEFAULT_AGENT, agent_digest, agent_folder, agen
 from siren.policies.base import affordable
 from siren.policies.network import META, WEIGHTS, Network, Spaces, load_network, save_network
 from siren.policies.reference import guess_reference
+from siren.policies.safeguard import Safeguard, Safety
 from siren.simulator.observation import NAMES, OBSERVATION_SIZE
 from siren.simulator.tables import Fact
 from siren.simulator.twin_env import HspTwinEnv
@@ -177,7 +178,7 @@ def test_it_begins_at_its_reference():
 
 
 def test_what_the_budget_cannot_pay_becomes_the_nearest_below():
-    policy = AgentPolicy(zero_network(), "zero", Reference(24, 10240, 10.0, 1.0))
+    policy = Safeguard(AgentPolicy(zero_network(), "zero", Reference(24, 10240, 10.0, 1.0)), Safety())
     view = view_of(Decimal("0.045"))
     policy.start(view)
     decision = policy.decide([])
@@ -185,10 +186,13 @@ def test_what_the_budget_cannot_pay_becomes_the_nearest_below():
     assert view.plan(decision.action) is not None
     assert decision.action.functions < 24 or decision.action.memory_mb < 10240
     assert "the budget that is left allows less" in decision.reason
+    alone = policy.policy.decide([])  # the cap is the safeguard's
+    assert alone is not None
+    assert view.plan(alone.action) is None
 
 
 def test_without_any_affordable_action_it_gives_up():
-    policy = AgentPolicy(zero_network(), "zero", REFERENCE)
+    policy = Safeguard(AgentPolicy(zero_network(), "zero", REFERENCE), Safety())
     view = view_of()
     policy.start(view)
     view.outlook = dataclasses.replace(view.outlook, left_usd=Decimal("0.000001"))
@@ -200,7 +204,7 @@ def test_an_action_that_the_job_cannot_run_is_never_decided():
     view = view_of(Decimal(10), training={"evaluator": "function"}, cost={"evaluate_seconds_per_sample": 4.0})
     small = Action(4, 128)
     assert view.costing.refusal(small)
-    policy = AgentPolicy(zero_network(), "zero", Reference(4, 128, 1000.0, 1.0))
+    policy = Safeguard(AgentPolicy(zero_network(), "zero", Reference(4, 128, 1000.0, 1.0)), Safety())
     policy.start(view)
     decision = policy.decide([])
     assert decision is not None

@@ -168,7 +168,8 @@ def test_effective_updates_follow_the_rule():
     n = np.array([1.0, 4.0, 24.0])
     found = {}
     for rule in UpdateRule:
-        view = job_view(tiny_workload(training={"update_rule": rule}))
+        channel = "s3" if rule is UpdateRule.CAS else "redis"
+        view = job_view(tiny_workload(training={"update_rule": rule, "channel": channel}))
         found[rule] = effective_updates(view, n)
         assert found[rule][0] == 24  # one function alone is plain SGD
     assert np.array_equal(found[UpdateRule.ADDITIVE], [24, 24, 24])
