@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
 """Wait before an invocation that was refused is tried again: doubled each time, with full jitter
 (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015)."""
+
+UNREACHABLE_S = 60.0
+"""When a function gets no connection for so long, and no other an answer, the epoch is given up."""
 
 STALLED = 2
 """A function that returns so often in a row without a single push more is not run again."""
@@ -136,6 +140,7 @@ class Crew:
         self._random = random.Random()
         self._arns: dict[int, str] = {}
         self._publishing = asyncio.Lock()
+        self._answered = 0.0
 
     async def run(self, tasks: list[Task], within_s: float) -> Outcome:
         """Runs every task to its end.
@@ -146,8 +151,8 @@ class Crew:
 
         Raises:
             WorkloadError: The model raised inside a function.
-            PlatformError: A function failed in a way that no repetition cures, none could do anything, or
-                the time is over.
+            PlatformError: A function failed in a way that no repetition cures, none could do anything,
+                Lambda cannot be reached, or the time is over.
         """
         members = [Member(task, self._memory_mb) for task in tasks]
         self._outcome.members += members
@@ -207,8 +212,10 @@ class Crew:
         arn = await self._arn(member.memory_mb)
         payload = json.dumps(member.task.to_json()).encode()
         wait_s = BACKOFF_S
+        unreachable_since = None
         while True:
             answer = await self._invoker.invoke(arn, payload, longest_s=self._terms.answer_s)
+            unreachable_since = self._unreachable_since(answer, unreachable_since)
             if answer.fate is not Fate.REFUSED:
                 break
             self._outcome.throttles += answer.throttled
@@ -224,6 +231,29 @@ class Crew:
         status = _status(member.task, answer.payload)
         member.statuses.append(status)
         return answer, status, None
+
+    def _unreachable_since(self, answer: Answer, since: float | None) -> float | None:
+        """Since when a function has been refused nothing but connections; None if it reached Lambda.
+
+        Args:
+            answer: What it just got.
+            since: What this returned before.
+
+        Raises:
+            PlatformError: For `UNREACHABLE_S`, in which no other function got an answer either.
+        """
+        now = time.monotonic()
+        if not answer.unreachable:
+            self._answered = now
+            return None
+        since = now if since is None else max(since, self._answered)
+        if now - since >= UNREACHABLE_S:
+            raise PlatformError(
+                f"Lambda could not be reached for {now - since:.0f} s ({answer.detail}): check the network, "
+                "HTTPS_PROXY and NO_PROXY, and that `ulimit -n` is above the number of functions, and resume "
+                "the run"
+            )
+        return since
 
     async def _arn(self, memory_mb: int) -> str:
         """ARN of the version with so much memory; a larger one is published when it is first needed."""

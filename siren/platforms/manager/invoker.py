@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import ipaddress
 import json
+import socket
 import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from siren.errors import MissingExtraError, PlatformError
 from siren.platforms.backend import Backend
@@ -30,6 +33,35 @@ IN_FLIGHT = 2000
 _NOT_RUN = frozenset({409, 429})
 """Refused before it ran, and not billed: throttled, or the function is being changed (facts/aws.md 1.2)."""
 _SERVER_ERROR = 500
+_NOT_READY = frozenset(
+    {
+        "EC2ThrottledException",
+        "EC2UnexpectedException",
+        "ENILimitReachedException",
+        "ENINotReadyException",
+        "ResourceNotReadyException",
+        "SubnetIPAddressLimitReachedException",
+    }
+)
+"""HTTP 502 of functions in a VPC whose network could not be set up yet, so that nothing ran (errors of
+`Invoke`, AWS Lambda API reference)."""
+_MISCONFIGURED = frozenset(
+    {
+        "EC2AccessDeniedException",
+        "InvalidRuntimeException",
+        "InvalidSecurityGroupIDException",
+        "InvalidSubnetIDException",
+        "InvalidZipFileException",
+        "KMSAccessDeniedException",
+        "KMSDisabledException",
+        "KMSInvalidStateException",
+        "KMSNotFoundException",
+    }
+)
+"""HTTP 502 of functions that cannot be started as they are configured, however often (same source)."""
+_KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S = 60, 30
+"""A connection says nothing while its function runs, for up to 15 minutes; NAT gateways drop what is idle
+for 350 s (Amazon VPC user guide, NAT gateways), and networks may do it sooner."""
 _SHOWN = 300
 
 Result = TypeVar("Result")
@@ -57,6 +89,7 @@ class Answer:
         report: Its REPORT line, if one came.
         wait_s: Before it is tried again, where AWS says so; else 0.
         throttled: Whether it was refused for its rate or number.
+        unreachable: Whether it was refused because no connection to Lambda could be made.
         detail: What went wrong, in one line.
     """
 
@@ -66,6 +99,7 @@ class Answer:
     report: Report | None = None
     wait_s: float = 0.0
     throttled: bool = False
+    unreachable: bool = False
     detail: str = ""
 
 
@@ -86,6 +120,7 @@ class Invoker:
             raise MissingExtraError("aiohttp", backend.name) from error
         self._aiohttp = aiohttp
         self._api = _Api(backend)
+        self._proxy = _proxy_of(self._api.endpoint)
         self._session: aiohttp.ClientSession | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="siren-invoker", daemon=True)
@@ -118,18 +153,26 @@ class Invoker:
         timeout = self._aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=longest_s)
         try:
             async with self._http().post(
-                url, data=request.body, headers=dict(request.headers.items()), timeout=timeout
+                url,
+                data=request.body,
+                headers=dict(request.headers.items()),
+                timeout=timeout,
+                proxy=self._proxy,
             ) as response:
                 body = await response.read()
-        except (self._aiohttp.ClientConnectorError, self._aiohttp.ConnectionTimeoutError) as error:
-            return Answer(Fate.REFUSED, detail=_said(error))
+        except (
+            self._aiohttp.ClientConnectorError,
+            self._aiohttp.ClientHttpProxyError,  # it refused to connect to Lambda
+            self._aiohttp.ConnectionTimeoutError,
+        ) as error:
+            return Answer(Fate.REFUSED, unreachable=True, detail=_said(error))
         except (self._aiohttp.ClientError, OSError, TimeoutError) as error:
             return Answer(Fate.LOST, detail=_said(error))
         return self._api.answer(function, response.status, dict(response.headers.items()), body)
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = self._aiohttp.TCPConnector(limit=IN_FLIGHT)
+            connector = self._aiohttp.TCPConnector(limit=IN_FLIGHT, socket_factory=_socket)
             self._session = self._aiohttp.ClientSession(
                 connector=connector, auto_decompress=False, trust_env=False
             )
@@ -164,7 +207,7 @@ class _Api:
         model = client.meta.service_model
         self._operation = model.operation_model("Invoke")
         self._write = create_serializer(model.metadata["protocol"], include_validation=True)
-        self._endpoint, self._region = client.meta.endpoint_url, backend.region
+        self.endpoint, self._region = client.meta.endpoint_url, backend.region
         self._credentials = opened.get_credentials()
         self._backend = backend.name
         if self._credentials is None:
@@ -188,7 +231,7 @@ class _Api:
             described = self._write.serialize_to_request(parameters, self._operation)
         except ParamValidationError as error:
             raise PlatformError(f"{error}: this is a defect in Siren, please report it") from error
-        prepare_request_dict(described, self._endpoint)
+        prepare_request_dict(described, self.endpoint)
         request = create_request_object(described)
         SigV4Auth(self._credentials.get_frozen_credentials(), "lambda", self._region).add_auth(request)
         return request.prepare()
@@ -213,10 +256,45 @@ class _Api:
         if status in _NOT_RUN:
             wait_s = _seconds(_header(headers, "retry-after") or _field(body, "retryAfterSeconds"))
             return Answer(Fate.REFUSED, wait_s=wait_s, throttled=status == 429, detail=detail)
-        if status >= _SERVER_ERROR:
+        if code in _NOT_READY:
+            return Answer(Fate.REFUSED, detail=detail)
+        if status >= _SERVER_ERROR and code not in _MISCONFIGURED:
             return Answer(Fate.LOST, detail=detail)
         hint = "look at its permissions" if status == 403 else "deploy it again, or report a defect in Siren"
         raise PlatformError(f"Lambda refuses to invoke {function}: {detail}; {hint}")
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket for an address as `getaddrinfo` describes it, which notices that the connection is gone."""
+    family, kind, protocol = address[:3]
+    opened = socket.socket(family, kind, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # macOS has its own name for the first.
+    idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
+    every = getattr(socket, "TCP_KEEPINTVL", None)
+    for option, seconds in ((idle, _KEEPALIVE_IDLE_S), (every, _KEEPALIVE_EVERY_S)):
+        if option is not None:
+            opened.setsockopt(socket.IPPROTO_TCP, option, seconds)
+    return opened
+
+
+def _proxy_of(endpoint: str) -> str | None:
+    """The proxy that boto3 takes for an endpoint too; None without one, and always for this machine.
+
+    aiohttp's `trust_env` would also read .netrc, whose credentials clash with the signature.
+    """
+    from botocore.httpsession import ProxyConfiguration
+    from botocore.utils import get_environ_proxies
+
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    if here:
+        return None
+    proxy: str | None = ProxyConfiguration(get_environ_proxies(endpoint)).proxy_url_for(endpoint)
+    return proxy
 
 
 def _field(body: bytes, name: str) -> str:

@@ -276,3 +276,42 @@ def test_a_diverged_function_is_not_run_again():
     assert len(invoker.calls) == 1
     assert outcome.members[0].diverged
     assert not outcome.members[0].done
+
+
+UNREACHABLE = Answer(Fate.REFUSED, unreachable=True, detail="ClientConnectorError no route")
+
+
+def test_lambda_that_nobody_reaches_ends_the_epoch_and_says_what_to_check(monkeypatch):
+    monkeypatch.setattr(crew_module, "UNREACHABLE_S", 0.2)
+    with pytest.raises(PlatformError, match=r"no route.*network, HTTPS_PROXY.*ulimit -n"):
+        play(answers(UNREACHABLE), functions=3)
+
+
+def test_an_answer_between_shows_that_lambda_is_reached(monkeypatch):
+    monkeypatch.setattr(crew_module, "UNREACHABLE_S", 1e-9)
+    monkeypatch.setattr(crew_module, "BACKOFF_S", 0.001)
+    outcome, invoker = play(answers(UNREACHABLE, REFUSED, UNREACHABLE, REFUSED, done))
+    assert (len(invoker.calls), outcome.throttles, outcome.retries) == (5, 2, 0)
+
+
+def test_connections_lost_long_apart_are_not_one_long_loss(monkeypatch):
+    monkeypatch.setattr(crew_module, "UNREACHABLE_S", 0.2)
+    monkeypatch.setattr(crew_module, "BACKOFF_S", 0.001)
+
+    class Slow(Scripted):
+        """Function 0 runs for long after a lost connection; function 1 loses its own meanwhile."""
+
+        async def invoke(self, function: str, payload: bytes, *, longest_s: float) -> Answer:
+            answer = await super().invoke(function, payload, longest_s=longest_s)
+            second = Task.from_json(json.loads(payload)).worker == 1
+            await asyncio.sleep(0.4 if answer.unreachable and second else 0.6 * (not answer.unreachable))
+            return answer
+
+    invoker = Slow(answers(UNREACHABLE, done))
+    most = Charge(2 * MEMORY * LONGEST_MS, 6, 60, 60)
+
+    async def run() -> Outcome:
+        crew = Crew(invoker, lambda memory_mb: f"arn:{memory_mb}", Purse(most), TERMS, MEMORY)
+        return await crew.run([task(i, 2) for i in range(2)], 5.0)
+
+    assert all(member.done for member in asyncio.run(run()).members)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ from botocore.config import Config
 
 from siren.errors import PlatformError
 from siren.platforms.backend import Backend
+from siren.platforms.manager.clients import lambda_client, session
 from siren.platforms.manager.invoker import Fate, Invoker
 from siren.platforms.processes import free_ports
 
@@ -159,7 +162,7 @@ def test_a_function_that_is_being_changed_did_not_run(server, invoker):
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(500, "ServiceException"), (502, "EC2ThrottledException"), (503, "ServiceUnavailableException")],
+    [(500, "ServiceException"), (502, "BadGateway"), (503, "ServiceUnavailableException")],
 )
 def test_a_server_error_may_have_run(server, invoker, status, code):
     error(server, status, code)
@@ -178,12 +181,47 @@ def test_a_server_error_may_have_run(server, invoker, status, code):
         (404, "ResourceNotFoundException"),
         (413, "RequestTooLargeException"),
         (415, "UnsupportedMediaTypeException"),
+        (502, "InvalidRuntimeException"),
+        (502, "KMSDisabledException"),
     ],
 )
 def test_a_wrong_or_forbidden_request_ends_the_run(server, invoker, status, code):
     error(server, status, code)
     with pytest.raises(PlatformError, match=code):
         invoke(invoker)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "EC2ThrottledException",
+        "EC2UnexpectedException",
+        "ENILimitReachedException",
+        "ENINotReadyException",
+        "ResourceNotReadyException",
+        "SubnetIPAddressLimitReachedException",
+    ],
+)
+def test_a_function_whose_network_is_not_ready_did_not_run(server, invoker, code):
+    error(server, 502, code)
+    answer = invoke(invoker)
+    assert (answer.fate, answer.throttled, answer.unreachable) == (Fate.REFUSED, False, False)
+    assert f"HTTP 502 {code}" in answer.detail
+
+
+def test_every_502_of_lambdas_model_is_known_not_to_have_run(server, invoker, backend):
+    errors = (
+        lambda_client(backend, session(backend)).meta.service_model.operation_model("Invoke").error_shapes
+    )
+    codes = [e.name for e in errors if e.metadata.get("error", {}).get("httpStatusCode") == 502]
+    assert len(codes) >= 15
+    refused = 0
+    for code in codes:
+        error(server, 502, code)
+        with contextlib.suppress(PlatformError):
+            assert invoke(invoker).fate is Fate.REFUSED
+            refused += 1
+    assert 0 < refused < len(codes)
 
 
 def test_whatever_answers_makes_no_other_error(server, invoker):
@@ -211,9 +249,65 @@ def test_a_connection_that_cannot_be_made_did_not_run(backend):
     (port,) = free_ports(1)
     invoker = Invoker(replace(backend, lambda_url=f"http://127.0.0.1:{port}"))
     try:
-        assert invoke(invoker).fate is Fate.REFUSED
+        answer = invoke(invoker)
+        assert (answer.fate, answer.unreachable) == (Fate.REFUSED, True)
     finally:
         invoker.close()
+
+
+def test_a_connection_stays_known_to_the_network_while_its_function_runs(server, backend):
+    invoker, opened = Invoker(backend), []
+    server.wait_s = 0.2
+
+    async def look() -> None:
+        call = asyncio.create_task(invoker.invoke(ARN, b"{}", longest_s=5.0))
+        while not server.at_once:
+            await asyncio.sleep(0.01)
+        transports = [protocol.transport for protocol in invoker._http().connector._acquired]
+        for transport in transports:
+            found = transport.get_extra_info("socket")
+            opened.append(found.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        await call
+
+    try:
+        invoker.run(look())
+    finally:
+        invoker.close()
+    assert len(opened) == 1
+    assert opened[0] != 0
+
+
+def test_a_proxy_carries_what_goes_to_aws_and_only_that(server, backend, monkeypatch):
+    proxy = f"http://127.0.0.1:{server.port}"
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    (closed,) = free_ports(1)
+    for url, asked in (("http://lambda.example:80", 1), (f"http://127.0.0.1:{closed}", 0)):
+        server.requests.clear()
+        invoker = Invoker(replace(backend, lambda_url=url))
+        try:
+            assert invoke(invoker).unreachable == (not asked)
+        finally:
+            invoker.close()
+        assert len(server.requests) == asked
+
+
+def test_a_proxy_that_does_not_connect_did_not_let_it_run(server, backend, monkeypatch):
+    server.status = 403
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.port}")
+    invoker = Invoker(replace(backend, lambda_url="https://lambda.example"))
+    try:
+        answer = invoke(invoker)
+    finally:
+        invoker.close()
+    assert (answer.fate, answer.unreachable) == (Fate.REFUSED, True)
 
 
 def test_a_request_that_breaks_lambdas_model_is_not_sent(server, invoker):
