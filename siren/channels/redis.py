@@ -29,6 +29,9 @@ MAX_BYTES = 512 * 1024 * 1024
 KEEP_S = 6 * 3600
 """Keys outlive the last access by so long: longer than any epoch, so nothing is left behind for good."""
 
+SEED_S = 60.0
+"""The largest model takes some 10 s to be read from S3 and as long to be written; twice, if a worker dies."""
+
 BUSY_S = 0.1
 CHUNK = 64
 BLOCK_BYTES = 4096
@@ -192,8 +195,19 @@ class RedisModel:
 
         Args:
             load: Reads it, float32, (size,).
+
+        Raises:
+            StoreError: The cache lost a part of it, or does not have it after `SEED_S`.
         """
-        while _patiently(lambda: self._client.exists(*self._keys[:2])) < 2:
+        until = time.monotonic() + SEED_S
+        while (there := _patiently(lambda: self._client.exists(*self._keys[:2]))) < 2:
+            if there == 1:  # both are set at once, so that one was evicted
+                self._gone()
+            if time.monotonic() > until:
+                raise StoreError(
+                    f"{self._name} was not in Redis after {SEED_S:.0f} s: look at the cache's memory and "
+                    "load, then run the epoch again"
+                )
             if _patiently(lambda: self._client.set(self._lock_key, b"1", nx=True, px=_SEED_LOCK_MS)):
                 _patiently(partial(self._place, load()))
             else:

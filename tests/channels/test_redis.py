@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from siren.channels import redis as redis_module
 from siren.channels.base import StoreError
 from siren.channels.redis import BLOCK_BYTES, CHUNK, RedisModel, redis_client
 from siren.hsp import rules
@@ -117,6 +118,25 @@ def test_a_cache_that_forgot_is_noticed(client):
     model.seed(lambda: np.zeros(10, np.float32))
     with pytest.raises(StoreError, match="noeviction"):
         model.get()
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_start_of_which_a_part_was_evicted_is_noticed(client, part):
+    model, _ = seeded(client, 10)
+    client.delete(model._keys[part])
+    with pytest.raises(StoreError, match="noeviction"):
+        model.seed(lambda: pytest.fail("it cannot be put there while the other part is"))
+
+
+def test_a_start_that_nobody_brings_is_not_waited_for_for_ever(client, monkeypatch):
+    monkeypatch.setattr(redis_module, "SEED_S", 0.05)
+    model = RedisModel(client, f"channel-{next(_runs)}", 1, 0, 10, 2)
+    client.set(model._lock_key, b"1")
+    with pytest.raises(StoreError, match=r"was not in Redis after .*run the epoch again"):
+        model.seed(lambda: pytest.fail("another worker loads it"))
+    client.delete(model._lock_key)
+    model.seed(lambda: np.ones(10, np.float32))
+    assert model.get().version == 0
 
 
 def test_a_start_that_is_not_finite_is_refused_and_a_diverged_model_is_told_apart(client):
