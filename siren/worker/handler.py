@@ -13,6 +13,7 @@ import numpy as np
 from siren.worker import loop
 from siren.worker.environment import Environment
 from siren.worker.messages import Status, Task
+from siren.worker.output import limited
 from siren.worker.progress import Deadline, Meter, Result
 
 _environment = Environment()
@@ -30,7 +31,8 @@ def handler(event: object, context: Any) -> dict[str, Any]:
         MessageError: The task, or an object that it names, is not what it must be.
         StoreError: The store lost what it held.
     """
-    return handle(event, context, _environment).to_json()
+    with limited():
+        return handle(event, context, _environment).to_json()
 
 
 def handle(event: object, context: Any, environment: Environment) -> Status:
