@@ -41,6 +41,8 @@ class Lenient:
         return {"ETag": f'"{self.count}"'}
 
     def get_object(self, Bucket, Key):
+        if Key not in self.objects:
+            raise ClientError({"ResponseMetadata": {"HTTPStatusCode": 404}}, "GetObject")
         body, etag = self.objects[Key]
         return {"Body": io.BytesIO(body), "ETag": etag, "ContentLength": len(body)}
 
@@ -64,6 +66,28 @@ def test_a_store_that_accepts_a_stale_write_is_refused_for_cas(ignored):
         properties.require("cas", 100)
     properties.require("average", 100)
     assert probe_store(ObjectStore(Lenient(set()), BUCKET, ("p/",)), "p/").compare_and_swap
+
+
+class Forgetful(Lenient):
+    """Answers to writes get lost, so the client repeats them."""
+
+    def put_object(self, **arguments):
+        super().put_object(**arguments)
+        return super().put_object(**arguments)
+
+
+class Closed(Lenient):
+    """Refuses every condition."""
+
+    def put_object(self, Bucket, Key, Body, **condition):
+        return super().put_object(Bucket, Key, Body, IfMatch="never")
+
+
+def test_a_store_whose_answers_get_lost_is_not_taken_for_one_that_refuses():
+    assert probe_store(ObjectStore(Forgetful(set()), BUCKET, ("p/",)), "p/").compare_and_swap
+    assert not probe_store(ObjectStore(Forgetful({"IfMatch"}), BUCKET, ("p/",)), "p/").compare_and_swap
+    with pytest.raises(StoreError, match="use another S3 server"):
+        probe_store(ObjectStore(Closed(set()), BUCKET, ("p/",)), "p/")
 
 
 def test_what_a_channel_cannot_carry_is_refused():
