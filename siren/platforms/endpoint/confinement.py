@@ -160,7 +160,8 @@ def find_hierarchies(
 def open_hierarchies(found: dict[str, Hierarchy], token: str) -> dict[str, Hierarchy]:
     """A folder `siren-TOKEN` in each, which all groups of one endpoint go into.
 
-    Against other processes they weigh together as much as one of this process's niceness a core.
+    Against other processes they weigh together as much as a single one (the kernel's 1,024 shares), whatever
+    this process's niceness: with fewer shares they starved beside busy processes, for seconds at a time.
     """
     made = {key: Hierarchy(each.version, each.path / f"siren-{token}") for key, each in found.items()}
     for at in made.values():
@@ -168,8 +169,6 @@ def open_hierarchies(found: dict[str, Hierarchy], token: str) -> dict[str, Hiera
     for key, at in made.items():
         if at.version == 2 and key != "freezer":
             _write(at.path / "cgroup.subtree_control", f"+{key}")
-    if "cpu" in made:
-        _weigh(made["cpu"], os.nice(0), os.cpu_count() or 1)
     return made
 
 
@@ -229,15 +228,6 @@ def _own_groups(text: str) -> dict[str, str]:
         for controller in controllers.split(","):
             found[controller] = path
     return found
-
-
-def _weigh(at: Hierarchy, niceness: int, cores: int) -> None:
-    """Each step of niceness is a factor of 1.25 (kernel/sched/core.c, sched_prio_to_weight)."""
-    weight = cores * 1.25**-niceness
-    if at.version == 1:
-        _write(at.path / "cpu.shares", max(2, round(1024 * weight)))
-    else:
-        _write(at.path / "cpu.weight", min(10_000, max(1, round(100 * weight))))
 
 
 def _works(controller: str, version: int, path: Path) -> bool:

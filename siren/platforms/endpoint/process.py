@@ -119,6 +119,7 @@ class Confined:
     def kill(self) -> None:
         """SIGKILL to it and to all that it started; `ended` follows."""
         if self.code is None:
+            self._group.share(os.cpu_count() or 1)  # ending takes CPU time, too
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         self._group.kill()

@@ -23,11 +23,11 @@ from siren.platforms.endpoint.confinement import (
 )
 
 V1_FILES = {
-    "cpu": ("cpu.cfs_period_us", "cpu.cfs_quota_us", "cpu.shares"),
+    "cpu": ("cpu.cfs_period_us", "cpu.cfs_quota_us"),
     "memory": ("memory.limit_in_bytes", "memory.oom_control"),
     "freezer": ("freezer.state",),
 }
-V2_FILES = ("cpu.max", "cpu.weight", "memory.max", "memory.swap.max", "memory.events", "cgroup.freeze")
+V2_FILES = ("cpu.max", "memory.max", "memory.swap.max", "memory.events", "cgroup.freeze")
 
 
 BURN = """
@@ -80,18 +80,6 @@ def test_version_1_has_a_folder_for_each_controller(tmp_path, monkeypatch):
     assert not group.out_of_memory()
     (tmp_path / "memory/siren-one/env/memory.oom_control").write_text("oom_kill_disable 0\noom_kill 2\n")
     assert group.out_of_memory()
-
-
-@pytest.mark.parametrize(
-    ("niceness", "shares", "weight"), [(0, 2048, 200), (19, 30, 3), (-20, 177636, 10_000)]
-)
-def test_groups_are_as_nice_as_the_endpoint(tmp_path, monkeypatch, niceness, shares, weight):
-    Tree(monkeypatch, ("cpu.shares", "cpu.weight"))
-    monkeypatch.setattr(os, "nice", lambda step: niceness + step)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    for version, name, value in ((1, "cpu.shares", shares), (2, "cpu.weight", weight)):
-        opened = open_hierarchies({"cpu": Hierarchy(version, tmp_path)}, f"v{version}")
-        assert (opened["cpu"].path / name).read_text() == str(value)
 
 
 def test_version_2_has_one_folder_and_needs_its_controllers_passed_on(tmp_path, monkeypatch):
