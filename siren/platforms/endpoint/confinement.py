@@ -190,9 +190,9 @@ def kill_group(folder: Path) -> int:
             set_frozen(Hierarchy(1, folder), False)  # what is frozen does not even die
     except OSError:
         return 0
-    for pid in pids:
+    for pid in filter(None, map(int, pids)):  # those of another namespace are told as 0
         with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     return len(pids)
 
 

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
@@ -120,12 +119,14 @@ def _own_root(settings: Settings) -> Iterator[dict[str, Hierarchy]]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     found = find_hierarchies() if settings.cgroups else {}
-    token = uuid.uuid4().hex[:12]
+    for at in found.values():
+        sweep.sweep_stale_groups(at.path)
+    token = sweep.token()
     groups = sorted({at.path / f"siren-{token}" for at in found.values()})
     sweep.record(root, groups)
     held, lifeline = os.pipe()
     reaper = subprocess.Popen(
-        [sys.executable, "-ISE", sweep.__file__, str(held), str(root)],
+        [sys.executable, "-ISE", sweep.__file__, str(held), str(root), *map(str, groups)],
         stdin=subprocess.DEVNULL,
         pass_fds=(held,),
         start_new_session=True,
@@ -135,7 +136,7 @@ def _own_root(settings: Settings) -> Iterator[dict[str, Hierarchy]]:
     try:
         yield open_hierarchies(found, token)
     finally:
-        sweep.sweep(root)
+        sweep.sweep(root, groups)
         os.close(lifeline)
         reaper.wait()
 

@@ -3,8 +3,9 @@
 An endpoint writes into its root, before anything else, who it is and where its cgroups are. What it
 started carries the root in its environment, so it is found even if it left its session.
 
-Usage: sweep.py LIFELINE ROOT
-Waits for the end of LIFELINE, which comes when the endpoint ends in any way, and sweeps ROOT.
+Usage: sweep.py LIFELINE ROOT GROUP ...
+Waits for the end of LIFELINE, which comes when the endpoint ends in any way, and sweeps ROOT and the
+cgroups.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ PATIENCE_S = 10.0
 _STEP_S = 0.005
 
 
+def token() -> str:
+    """What the groups of this process's endpoint are called after: tells later whether it is alive."""
+    return f"{os.getpid()}-{_born(os.getpid())}"
+
+
 def record(root: Path, groups: list[Path]) -> None:
     """Writes down that this process has this root and these cgroups."""
     identity = {"pid": os.getpid(), "born": _born(os.getpid()), "groups": [str(group) for group in groups]}
@@ -41,12 +47,17 @@ def owner(root: Path) -> int | None:
     return None
 
 
-def sweep(root: Path) -> None:
-    """Ends what an endpoint has left of processes, and removes its cgroups and its root."""
-    groups: list[Path] = []
+def sweep(root: Path, groups: list[Path] | None = None) -> None:
+    """Ends what an endpoint has left of processes, and removes its root and its cgroups.
+
+    Args:
+        root: Of the endpoint.
+        groups: Its cgroups; those that it recorded, by default.
+    """
+    groups = groups or []
     with contextlib.suppress(OSError, ValueError, KeyError):
         identity = json.loads((root / RECORD).read_text(encoding="utf-8"))
-        groups = [Path(group) for group in identity["groups"]]
+        groups = groups or [Path(group) for group in identity["groups"]]
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         left = _kill_groups(groups) + _kill_marked(root)
@@ -63,6 +74,14 @@ def sweep_stale(parent: Path, prefix: str) -> None:
             sweep(root)
 
 
+def sweep_stale_groups(parent: Path) -> None:
+    """Removes empty cgroups of dead endpoints, whose roots somebody else may have removed."""
+    for group in parent.glob("siren-*-*"):
+        _, pid, born = group.name.split("-", 2)
+        if pid.isdecimal() and _born(int(pid)) != born:
+            _remove_tree_of_groups(group)
+
+
 def _kill_groups(groups: list[Path]) -> int:
     count = 0
     for group in groups:
@@ -71,9 +90,9 @@ def _kill_groups(groups: list[Path]) -> int:
                 pids = procs.read_text(encoding="ascii").split()
                 if pids and (procs.parent / "freezer.state").exists():
                     (procs.parent / "freezer.state").write_text("THAWED", encoding="ascii")
-                for pid in pids:
+                for pid in filter(None, map(int, pids)):
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGKILL)
+                        os.kill(pid, signal.SIGKILL)
                 count += len(pids)
     return count
 
@@ -114,8 +133,7 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.read(lifeline, 1)
-    if root.exists():
-        sweep(root)
+    sweep(root, [Path(group) for group in arguments[2:]])
 
 
 if __name__ == "__main__":

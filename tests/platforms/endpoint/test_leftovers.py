@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,6 +170,22 @@ def test_a_parent_that_ends_its_endpoint_leaves_nothing(tmp_path, monkeypatch):
         assert endpoint.root.parent == tmp_path
     assert not any(map(Path.exists, groups))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("running", [CGROUPS], indirect=True)
+def test_somebody_removes_the_folder_and_kills_it(running):
+    shutil.rmtree(running.root)
+    os.kill(running.endpoint, signal.SIGKILL)
+    until(running.gone)
+
+
+def test_empty_groups_of_the_dead_are_removed(tmp_path):
+    mine = f"siren-{sweep.token()}"
+    names = [mine, f"siren-{os.getpid()}-1", "siren-1-x", "siren-other", "siren-a-b"]
+    for name in names:
+        (tmp_path / name / "env-1").mkdir(parents=True)
+    sweep.sweep_stale_groups(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {mine, "siren-other", "siren-a-b"}
 
 
 def test_only_roots_of_the_dead_are_swept(tmp_path):
