@@ -95,7 +95,8 @@ def test_noise_has_the_spread_of_the_twin(rule, functions):
 @pytest.mark.parametrize("batch_rule", list(BatchRule))
 @pytest.mark.parametrize("functions", [2, 6, 20])
 def test_the_delay_is_the_staleness_of_the_twin(rule, batch_rule, functions):
-    training = {"update_rule": rule, "batch_rule": batch_rule}
+    channel = "s3" if rule is UpdateRule.CAS else "redis"
+    training = {"update_rule": rule, "batch_rule": batch_rule, "channel": channel}
     twin = Twin(tiny_workload(training=training, **SLOW), costing(**training), 0)
     plan = EpochPlan(Action(functions, 1769), 900, 899.0, Decimal(1000))
     twin.run_epoch(plan)
