@@ -25,7 +25,8 @@ MAX_BYTES = 5_000_000_000
 
 PARALLEL_REQUESTS = 16
 READ_ATTEMPTS = 4
-"""Tries of a read whose body breaks off: the client's own retries end where the body begins."""
+"""Tries of a read whose body breaks off or is not what its checksum says: the client's own retries end
+where the body begins."""
 
 _CONFLICTS = {409, 412}
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -123,7 +124,7 @@ class ObjectStore:
         return str(answer["ETag"]) if answer else None
 
     def _read(self, key: str, bytes_max: int, **options: str) -> Object | None:
-        from botocore.exceptions import HTTPClientError, IncompleteReadError
+        from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
         key = self._checked(key)
         for attempt in range(READ_ATTEMPTS):
@@ -140,7 +141,7 @@ class ObjectStore:
                 )
             try:
                 return Object(answer["Body"].read(), str(answer["ETag"]))
-            except (HTTPClientError, IncompleteReadError):
+            except (FlexibleChecksumError, HTTPClientError, IncompleteReadError):
                 if attempt == READ_ATTEMPTS - 1:
                     raise
                 time.sleep(0.05 * 2**attempt)

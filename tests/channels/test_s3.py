@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ClientError, FlexibleChecksumError, ReadTimeoutError
 
 from siren.channels.base import ChannelProperties, StoreError
 from siren.channels.objects import Origin, start_object
@@ -146,9 +146,10 @@ def test_a_key_outside_the_run_is_refused(store, key):
 
 
 class Breaking(Lenient):
-    """Bodies break off a few times."""
+    """Bodies break off, or arrive changed, a few times."""
 
     left = 0
+    error = ReadTimeoutError(endpoint_url="http://127.0.0.1")
 
     def get_object(self, **arguments):
         answer = super().get_object(**arguments)
@@ -156,19 +157,21 @@ class Breaking(Lenient):
             self.left -= 1
 
             def read():
-                raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
+                raise self.error
 
             answer["Body"].read = read
         return answer
 
 
-def test_a_body_that_breaks_off_is_read_again(monkeypatch):
+@pytest.mark.parametrize("error", [Breaking.error, FlexibleChecksumError(error_msg="another checksum")])
+def test_a_body_that_breaks_off_or_arrives_changed_is_read_again(monkeypatch, error):
     monkeypatch.setattr("siren.channels.s3.time.sleep", lambda seconds: None)
 
     class Body(io.BytesIO):
         pass
 
     client = Breaking(set())
+    client.error = error
     monkeypatch.setattr("tests.channels.test_s3.io.BytesIO", Body)
     store = ObjectStore(client, BUCKET, ("p/",))
     store.put("p/x", b"1")
@@ -176,5 +179,5 @@ def test_a_body_that_breaks_off_is_read_again(monkeypatch):
     assert store.get("p/x", 10).body == b"1"
     assert store.gets == READ_ATTEMPTS
     client.left = READ_ATTEMPTS
-    with pytest.raises(ReadTimeoutError):
+    with pytest.raises(type(error)):
         store.get("p/x", 10)

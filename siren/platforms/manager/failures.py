@@ -20,6 +20,7 @@ _STORES = frozenset(
         "ConnectionResetError",
         "ConnectTimeoutError",
         "EndpointConnectionError",
+        "FlexibleChecksumError",
         "HTTPClientError",
         "IncompleteReadError",
         "ReadTimeoutError",
