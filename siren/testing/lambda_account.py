@@ -92,7 +92,7 @@ class ControlConformance(Conformance):
         package = account.package("def handler(event, context): return 'new'")
         told = account.client.update_function_code(FunctionName=function, ZipFile=package)
         assert told["CodeSha256"] == sha256(package)
-        account.client.get_waiter("function_updated_v2").wait(FunctionName=function)
+        account.settle(function)
         assert account.invoke(function).payload == "new"
 
     def test_code_can_come_from_s3(self, account: Account, target: Target, function: str) -> None:
@@ -102,7 +102,7 @@ class ControlConformance(Conformance):
         package = account.package("def handler(event, context): return 'from S3'")
         bucket, key = target.upload(package)
         account.client.update_function_code(FunctionName=function, S3Bucket=bucket, S3Key=key)
-        account.client.get_waiter("function_updated_v2").wait(FunctionName=function)
+        account.settle(function)
         assert account.invoke(function).payload == "from S3"
         arguments = {"FunctionName": function, "S3Bucket": bucket, "S3Key": "no-such-key"}
         refused = account.refused(account.client.update_function_code, **arguments)

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
-    from mypy_boto3_lambda.type_defs import FunctionConfigurationResponseTypeDef
+    from mypy_boto3_lambda.type_defs import FunctionConfigurationResponseTypeDef, WaiterConfigTypeDef
 
 HANDLER = Path(__file__).with_name("_lambda_handler.py")
 SYNC_BYTES = 6 << 20
@@ -29,6 +29,8 @@ ASYNC_BYTES = 1 << 20
 VCPU_MB = 1769
 FUNCTION_TIMEOUT_S = 10
 PATIENCE_S = 20.0
+SHORT_WAITS: WaiterConfigTypeDef = {"Delay": 0.2, "MaxAttempts": 300}  # type: ignore[typeddict-item]
+"""botocore's waiters take fractions of a second, too."""
 TIMED = ("cpu_follows_memory",)
 """A busy machine can make these pass where nothing is enforced."""
 # Facts/aws.md 1.6: fields are separated by tabs, and further ones may follow.
@@ -130,7 +132,7 @@ class Account:
             **given,
         )
         self._made.append(name)
-        self.client.get_waiter("function_active_v2").wait(FunctionName=name)
+        self.client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig=SHORT_WAITS)
         return name
 
     def package(self, source: str) -> bytes:
@@ -140,13 +142,17 @@ class Account:
     def configure(self, name: str, **settings: Any) -> None:
         """Changes a function's configuration, and waits until that is done."""
         self.client.update_function_configuration(FunctionName=name, **settings)
-        self.client.get_waiter("function_updated_v2").wait(FunctionName=name)
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Waits until an update is done."""
+        self.client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=SHORT_WAITS)
 
     def publish(self, name: str, **settings: Any) -> FunctionConfigurationResponseTypeDef:
         """Publishes a version, and waits until it is active."""
         version = self.client.publish_version(FunctionName=name, **settings)
         waiter = self.client.get_waiter("published_version_active")
-        waiter.wait(FunctionName=name, Qualifier=version["Version"], WaiterConfig={"Delay": 1})
+        waiter.wait(FunctionName=name, Qualifier=version["Version"], WaiterConfig=SHORT_WAITS)
         return version
 
     def invoke(self, name: str, do: str = "echo", qualifier: str | None = None, **event: Any) -> Answer:
