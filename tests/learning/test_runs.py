@@ -41,13 +41,13 @@ def tuned(tmp_path_factory, runs):
     folder = tmp_path_factory.mktemp("agents") / "tuned"
     changes = {
         "optimiser": {**FINE_TUNING.optimiser.model_dump(), "warm_up": 4000, "environments": 32},
-        "evaluation": {"every": 15_000, "jobs": 20, "test_jobs": 10, "repeats": 1},
-        "runs": {"share": 0.8},
+        "evaluation": {"every": 30_000, "jobs": 20, "test_jobs": 10, "repeats": 1},
+        "runs": {"share": 0.9},
     }
     recipe = folder.parent / "short.toml"
     recipe.write_text(changed_recipe(FINE_TUNING, changes).to_toml(), encoding="utf-8")
     stdout, stderr = io.StringIO(), io.StringIO()
-    config = TrainConfig(recipe=str(recipe), from_runs=tuple(runs), steps=30_000, jobs=60, out=folder)
+    config = TrainConfig(recipe=str(recipe), from_runs=tuple(runs), steps=150_000, jobs=150, out=folder)
     code = main(config, stdout, stderr)
     return folder, code, stdout.getvalue(), stderr.getvalue()
 
@@ -55,7 +55,7 @@ def tuned(tmp_path_factory, runs):
 def test_an_agent_improves_on_a_family_that_it_was_bad_at(tuned):
     folder, code, _, stderr = tuned
     assert code == 0, stderr
-    fresh = pool_of(sample_jobs(FAMILY_OF_RUNS, 30, seed=77))
+    fresh = pool_of(sample_jobs(FAMILY_OF_RUNS, 60, seed=77))
     reference = play_reference(fresh, 2, seed=1)
     before, after = (play(fresh, acting(load_network(path)[0]), 2, seed=1) for path in (START, folder))
     assert compare(before, reference).high < 1.0
