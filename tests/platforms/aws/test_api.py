@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -252,4 +251,3 @@ def test_without_boto3_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_other_partitions_have_other_arns() -> None:
     assert Api(make_session("cn-north-1")).partition == "aws-cn"
     assert Api(make_session("us-east-1")).partition == "aws"
-    assert os.environ["AWS_ACCESS_KEY_ID"] == "testing"
