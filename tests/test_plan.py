@@ -13,14 +13,19 @@ import pytest
 from siren.plan import PlanConfig
 from siren.plan import main as plan
 from siren.rehearsal.stage import Stage
-from siren.testing.tiny import write_tiny_workload
+from siren.testing.tiny import tiny_costing, write_tiny_workload
+from siren.workloads.registry import load_workload
 
 EASY = {"target_loss": 0.55, "learning_rate": 0.02}
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory) -> str:
-    return str(write_tiny_workload(tmp_path_factory.mktemp("jobs") / "tiny", training=EASY))
+    """A job's folder. Its kernel is compiled already: that takes longer than these rehearsals may."""
+    folder = write_tiny_workload(tmp_path_factory.mktemp("jobs") / "tiny", training=EASY)
+    workload = load_workload(str(folder))
+    Stage(workload, tiny_costing(workload)).curve(1, 1769, 1, 0.0, seed=0)
+    return str(folder)
 
 
 @pytest.fixture(autouse=True)
