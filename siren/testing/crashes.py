@@ -14,10 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from siren.platforms.manager.site import Grounds
+from siren.testing.faults.site import grounds_from_json, grounds_to_json, local_platform_over
 
 KILLED = -signal.SIGKILL
 
@@ -66,24 +70,30 @@ class Launcher:
         self,
         *arguments: str,
         kill_after_s: float | None = None,
+        kill_when: Path | None = None,
         kill_at: int | None = None,
         watch: Path | None = None,
+        grounds: Grounds | None = None,
     ) -> Death:
         """Runs `python -m siren.run ARGUMENTS` in a child.
 
         Args:
             arguments: The command line.
             kill_after_s: SIGKILL after so many seconds.
+            kill_when: SIGKILL once this file exists.
             kill_at: SIGKILL before step so-and-so (0 is the first) in the watched folder.
             watch: The folder whose steps count.
+            grounds: What `--platform local` runs over; by default it starts servers of its own.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         request = {
             "arguments": arguments,
             "kill_after_s": kill_after_s,
+            "kill_when": str(kill_when) if kill_when else None,
             "kill_at": kill_at,
             "watch": str(watch) if watch else None,
+            "grounds": grounds_to_json(grounds) if grounds else None,
             "output": str(self._folder / f"output-{random.getrandbits(64):x}"),
         }
         print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -172,7 +182,9 @@ def _child(request: dict[str, Any], steps_file: int) -> int:
         args=request["arguments"],
         config=(tyro.conf.EnumChoicesFromValues,),
     )
-    return main(config)
+    given = request["grounds"]
+    with local_platform_over(grounds_from_json(given)) if given else nullcontext():
+        return main(config)
 
 
 def _tell(write: Callable[[int, bytes], int], descriptor: int, step: str) -> None:
@@ -213,6 +225,8 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
     if request["kill_after_s"] is not None:
         time.sleep(request["kill_after_s"])
         os.kill(pid, signal.SIGKILL)  # one that has ended is a zombie until waited for
+    if request["kill_when"] is not None:
+        _kill_when(pid, Path(request["kill_when"]))
     _, status = os.waitpid(pid, 0)
     texts = {}
     for name in ("steps", "stdout", "stderr"):
@@ -225,6 +239,14 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
         **texts,
         "steps": texts["steps"].splitlines(),
     }
+
+
+def _kill_when(pid: int, file: Path) -> None:
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if file.exists():
+            return os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    return None
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def tiny_costing(workload: Workload, world: World | None = None) -> Costing:
     return make_costing(world or load_world("aws-2026"), job_of(workload))
 
 
-def write_tiny_workload(folder: Path, model: str | None = None, **sections: Mapping[str, Any]) -> Path:
+def write_tiny_workload(folder: Path, model: str | None = None, /, **sections: Mapping[str, Any]) -> Path:
     """The tiny job as a folder that `--workload` takes.
 
     Args:

@@ -1,0 +1,226 @@
+"""What must hold of a run after a fault: of its model, its updates and its money."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siren.analysis.run_folder import RunFolder
+from siren.money.amounts import exact
+from siren.money.billing import gb_seconds
+from siren.money.price_book import load_price_book
+from siren.testing.faults.bills import Billed
+from siren.testing.faults.rig import BATCH, RATE, ROWS, Ended, Plan
+from siren.types import EpochRecord, RunSummary, StopReason
+
+DONE = StopReason.LIMIT_REACHED.exit_code
+"""Runs of the suite have a target that they cannot reach, and end after their epochs."""
+_EXACT = ("additive", "cas")
+MEANS = ("average", "sync")
+"""Rules that lead to one model whoever comes first."""
+
+Params = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a fault may do to a run.
+
+    Attributes:
+        whole: Every planned update must be in the model.
+        answered: Every response arrived: what is settled equals what was billed.
+        mixed: Functions of several memory sizes ran in one epoch: their bill is rounded up.
+        ends: Exit codes that may come before the last one.
+    """
+
+    whole: bool = True
+    answered: bool = True
+    mixed: bool = False
+    ends: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a run.
+
+    Attributes:
+        injected: Faults that happened.
+        codes: Exit codes of the command, and of each time that it was resumed.
+        planned, told, lost: Updates that the quotas asked for, that reports tell of, and of these those
+            that the model does not contain (`overwrite`).
+        throttles, retries, unfinished: As reports tell, summed over epochs.
+        settled_usd: For computing, with what was charged in full because nobody knows.
+        unconfirmed_usd: That part of it.
+        billed_usd: The endpoint's own account, priced; one delivery of each request.
+        repeated_usd: Its account of the other deliveries.
+        invocations: By the endpoint's account.
+        said: What the command wrote to stderr, all times.
+        problems: What must not be; empty.
+    """
+
+    injected: int
+    codes: tuple[int, ...]
+    planned: int
+    told: int
+    lost: int
+    throttles: int
+    retries: int
+    unfinished: int
+    settled_usd: Decimal
+    unconfirmed_usd: Decimal
+    billed_usd: Decimal
+    repeated_usd: Decimal
+    invocations: int
+    said: str
+    problems: tuple[str, ...]
+
+
+def last_params(out: Path, epochs: int) -> Params:
+    """The model of a run folder after its last epoch."""
+    found: Params = RunFolder.open(out).read_checkpoint(epochs)[0]["params"]
+    return found
+
+
+def examine(
+    plan: Plan,
+    out: Path,
+    ends: Sequence[Ended],
+    expected: Expected,
+    calm: Params | None,
+    billed: Billed,
+    injected: int,
+) -> Verdict:
+    """What became of a run.
+
+    Args:
+        plan: What it was told.
+        out: Its folder.
+        ends: How the command ended, each time.
+        expected: What the fault may do.
+        calm: The model of the same run without a fault; None where it depends on who comes first.
+        billed: What the endpoint billed meanwhile.
+        injected: Faults that happened.
+    """
+    folder = RunFolder.open(out)
+    summary = folder.read_summary()
+    unconfirmed = summary.bill.get("unconfirmed", Decimal(0))
+    records = folder.events(outside_usd=unconfirmed)
+    reports = [record.status.report for record in records]
+    problems = [
+        *_ends(ends, expected),
+        *_updates(plan, records, expected, last_params(out, len(records)), calm),
+        *_account(summary, records),
+        *_money(records, unconfirmed, billed, expected),
+    ]
+    return Verdict(
+        injected=injected,
+        codes=tuple(end.code for end in ends),
+        planned=sum(report.pushes_planned for report in reports),
+        told=sum(report.pushes for report in reports),
+        lost=sum(report.updates_lost for report in reports),
+        throttles=sum(report.throttles for report in reports),
+        retries=sum(report.retries for report in reports),
+        unfinished=sum(report.unfinished for report in reports),
+        settled_usd=_sum(record.status.bill["compute"] for record in records) + unconfirmed,
+        unconfirmed_usd=unconfirmed,
+        billed_usd=priced(billed.least_mb_ms),
+        repeated_usd=priced(billed.all_mb_ms - billed.least_mb_ms),
+        invocations=billed.invocations,
+        said="".join(end.said for end in ends),
+        problems=tuple(problems),
+    )
+
+
+def priced(mb_ms: int) -> Decimal:
+    """Dollars for so many MB times milliseconds, at the first tier of the world `local`."""
+    with exact():
+        return gb_seconds(1, mb_ms) * load_price_book().duration_tiers("us-east-1", "x86")[0].usd
+
+
+def _sum(amounts: Any) -> Decimal:
+    with exact():
+        return sum(amounts, Decimal(0))
+
+
+def _ends(ends: Sequence[Ended], expected: Expected) -> list[str]:
+    problems = []
+    if ends[-1].code != DONE:
+        problems.append(f"it ended with {ends[-1].code}: {ends[-1].said}")
+    for end in ends[:-1]:
+        if end.code not in expected.ends:
+            problems.append(f"it ended with {end.code} before it was resumed: {end.said}")
+        if end.code > 0 and end.said.count("\n") != 1:
+            problems.append(f"it did not end with one sentence: {end.said}")
+    return problems
+
+
+def _updates(
+    plan: Plan, records: Sequence[EpochRecord], expected: Expected, params: Params, calm: Params | None
+) -> list[str]:
+    """Every update once at most, as many as are told, and all of them where nothing may be missing."""
+    problems = []
+    reports = [record.status.report for record in records]
+    if len(reports) != plan.epochs:
+        problems.append(f"{len(reports)} of {plan.epochs} epochs")
+    if not all(np.isfinite(report.loss) for report in reports) or not np.isfinite(params).all():
+        problems.append("a loss or a parameter is not finite")
+    counts = -params[:ROWS].astype(np.float64) * BATCH / RATE
+    if counts.max(initial=0.0) > plan.epochs:
+        problems.append(f"a row was counted {counts.max():g} times in {plan.epochs} epochs")
+    told = sum(report.pushes for report in reports)
+    planned = sum(report.pushes_planned for report in reports)
+    contained = told - sum(report.updates_lost for report in reports)
+    if plan.rule in (*_EXACT, "overwrite") and counts.sum() != contained * BATCH:
+        problems.append(f"the model contains {counts.sum() / BATCH:g} updates, reports tell of {contained}")
+    if told > planned or (expected.whole and told != planned):
+        problems.append(f"{told} of {planned} updates")
+    if expected.whole and plan.rule in _EXACT and (counts != plan.epochs).any():
+        problems.append(f"rows were counted {counts.min():g} to {counts.max():g} times")
+    if expected.whole and calm is not None and not _same(plan, params, calm):
+        problems.append("the model differs from that of a run without a fault")
+    return problems
+
+
+def _same(plan: Plan, one: Params, other: Params) -> bool:
+    """Whether models are equal to the bit; over Redis sums of more than two depend on their order."""
+    if plan.channel == "redis" and plan.functions > 2:
+        return np.array_equal(one[:ROWS], other[:ROWS]) and np.allclose(one, other, rtol=1e-5, atol=1e-6)
+    return np.array_equal(one, other)
+
+
+def _account(summary: RunSummary, records: Sequence[EpochRecord]) -> list[str]:
+    """The summary, the events and the ledger tell one story of money, within the budget."""
+    problems = []
+    unconfirmed = summary.bill.get("unconfirmed", Decimal(0))
+    if _sum(record.status.cost_usd for record in records) + unconfirmed != summary.cost_usd:
+        problems.append("the epochs' costs do not add up to the run's")
+    if summary.cost_usd > summary.header.budget_usd:
+        problems.append(f"${summary.cost_usd} of ${summary.header.budget_usd} are spent")
+    for record in records:
+        if record.status.cost_usd > record.reserved_usd:
+            problems.append(f"epoch {record.status.report.epoch} was billed more than was reserved")
+    return problems
+
+
+def _money(
+    records: Sequence[EpochRecord], unconfirmed: Decimal, billed: Billed, expected: Expected
+) -> list[str]:
+    """What is settled against what the endpoint billed."""
+    problems = []
+    usages = [record.status.report.usage for record in records]
+    settled = sum(usage.billed_ms * usage.memory_mb for usage in usages)
+    if _sum(record.status.bill["compute"] for record in records) != priced(settled):
+        problems.append("the settled milliseconds are not priced as they should be")
+    if priced(settled) + unconfirmed < priced(billed.least_mb_ms):
+        problems.append(f"{settled} MB ms and ${unconfirmed} are settled, {billed} was billed")
+    slack = sum(usage.memory_mb - 1 for usage in usages) if expected.mixed else 0
+    equal = billed.least_mb_ms <= settled <= billed.most_mb_ms + slack
+    if expected.answered and not unconfirmed and not equal:
+        problems.append(f"{settled} MB ms are settled, {billed} was billed, and every answer came")
+    return problems

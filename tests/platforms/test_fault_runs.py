@@ -1,0 +1,170 @@
+"""Whole runs of `--platform local` through faults: a right model, every update once, an exact bill.
+
+One of each fault; every fault under every rule: `python experiments/faults.py`, docs/faults.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from siren.platforms.endpoint import sweep
+from siren.testing.faults import scenarios
+from siren.testing.faults.bills import Billed
+from siren.testing.faults.rig import Plan, Rig, open_rig, processes_with, temp_of
+from siren.testing.faults.scenarios import PAIRS, SCENARIOS, Scenario, Suite, function_dies
+from siren.testing.faults.store import StoreFault
+from siren.testing.faults.verdict import DONE, Expected, examine, last_params, priced
+
+ADDITIVE, AVERAGE_S3, SYNC_S3 = Plan("additive", "redis"), Plan("average", "s3"), Plan("sync", "s3")
+CAS, OVERWRITE = Plan("cas", "s3"), Plan("overwrite", "s3")
+KILLS = scenarios.KILLS
+AS_USUAL = Expected()
+
+ONE_OF_EACH: list[tuple[Scenario, Plan]] = [
+    (function_dies("after put", 1), CAS),
+    (function_dies("after redis", 7), ADDITIVE),
+    (function_dies("before gradient", 2, functions=2), SYNC_S3),
+    (scenarios.HANG, ADDITIVE),
+    (scenarios.MEMORY, AVERAGE_S3),
+    (scenarios.THROTTLED, Plan("sync", "redis")),
+    (scenarios.ERROR_500, OVERWRITE),
+    (scenarios.LOST, ADDITIVE),
+    (scenarios.ALL_LOST, Plan("average", "redis")),
+    (scenarios.DUPLICATED, CAS),
+    (scenarios.SLOW_DOWN, CAS),
+    (scenarios.INTERNAL_DONE, SYNC_S3),
+    (scenarios.CUT, AVERAGE_S3),
+    (scenarios.SLOW, Plan("staleness", "redis")),
+    (scenarios.DAMAGED[2], AVERAGE_S3),
+    (scenarios.EMPTIED, ADDITIVE),
+    (KILLS[1], ADDITIVE),
+    (KILLS[2], CAS),
+    (KILLS[4], AVERAGE_S3),
+    (KILLS[6], ADDITIVE),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("rig")
+
+
+@pytest.fixture(scope="module")
+def rig(folder) -> Iterator[Rig]:
+    with open_rig(folder) as rig:
+        groups = json.loads((rig.endpoint.root / sweep.RECORD).read_text())["groups"]
+        yield rig
+    assert processes_with(str(folder)) == []
+    assert list(temp_of(folder).iterdir()) == []
+    assert not any(Path(group).exists() for group in groups)
+
+
+@pytest.fixture(scope="module")
+def suite(rig, folder) -> Suite:
+    (folder / "runs").mkdir()
+    return Suite(rig, folder / "runs")
+
+
+@pytest.fixture(autouse=True)
+def no_faults(request) -> Iterator[None]:
+    """No test meets the faults of another."""
+    yield
+    if "rig" in request.fixturenames:
+        request.getfixturevalue("rig").clear()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "plan"),
+    ONE_OF_EACH,
+    ids=[f"{scenario.name}-{plan.rule}-{plan.channel}" for scenario, plan in ONE_OF_EACH],
+)
+def test_a_run_survives(suite, scenario, plan):
+    verdict = suite.play(scenario, plan)
+    assert verdict.problems == ()
+    assert verdict.injected > 0
+    assert verdict.codes[-1] == DONE
+
+
+def test_what_a_run_does_about_a_fault_can_be_seen(suite):
+    throttled = suite.play(scenarios.THROTTLED, AVERAGE_S3)
+    assert (throttled.throttles, throttled.codes) == (12, (DONE,))
+    lost = suite.play(scenarios.LOST, AVERAGE_S3)
+    longest_mb_ms = 1769 * (Plan.timeout_s + 10) * 1000
+    assert lost.retries == 1
+    assert lost.settled_usd > priced(longest_mb_ms) > lost.billed_usd
+
+
+def test_no_file_of_a_run_or_a_server_holds_the_secret(rig, suite):
+    suite.play(scenarios.DELAYED, AVERAGE_S3)
+    assert rig.secrets_written(*suite) == []
+    marked = rig.folder / "marked"
+    marked.write_text(rig.grounds.backend.credentials[1])
+    assert rig.secrets_written(marked) == [marked]
+
+
+def test_the_examiner_finds_what_is_wrong(rig, folder):
+    """Its verdicts are worth something: each tampering is found."""
+    out, plan = folder / "examined", replace(CAS, seed=5)
+    rig.settle_down()
+    rig.bills.since()
+    ended = rig.run(plan, out)
+    rig.settle_down()
+    billed, params = rig.bills.since(), last_params(out, plan.epochs)
+    assert billed.invocations == 4
+
+    def problems(plan=plan, ends=(ended,), expected=AS_USUAL, calm=params, billed=billed) -> str:
+        return " ".join(examine(plan, out, ends, expected, calm, billed, 0).problems)
+
+    assert problems() == ""
+    assert "differs" in problems(calm=params + 1)
+    assert "3 epochs" in problems(plan=replace(plan, epochs=3))
+    assert "counted 2 times in 1" in problems(plan=replace(plan, epochs=1))
+    assert "ended with 4" in problems(ends=(replace(ended, code=4, said="no\n"), ended))
+    assert "one sentence" in problems(
+        ends=(replace(ended, code=4, said=""), ended), expected=Expected(ends=frozenset({4}))
+    )
+    more, less = (
+        Billed(4, billed.least_mb_ms + by, billed.most_mb_ms + by, billed.all_mb_ms + by) for by in (1, -1)
+    )
+    assert "is settled" not in problems(billed=more)
+    assert "are settled" in problems(billed=more, expected=Expected(answered=False))
+    assert "every answer came" in problems(billed=less)
+    assert problems(billed=less, expected=Expected(answered=False)) == ""
+
+
+def test_bills_are_read_once_and_repeated_deliveries_apart(tmp_path):
+    from siren.testing.faults.bills import BillReader
+
+    line = (
+        "REPORT RequestId: {}\tDuration: 1.50 ms\tBilled Duration: {} ms\tMemory Size: {} MB\t"
+        "Max Memory Used: 9 MB\t\n"
+    )
+    (tmp_path / "f").mkdir()
+    log = tmp_path / "f" / "1-a.log"
+    log.write_text(line.format("a", 2, 1769) + "START\n" + line.format("b", 3, 128))
+    reader = BillReader(tmp_path)
+    assert reader.since() == Billed(2, 3922, 3922, 3922)
+    with log.open("a") as file:
+        file.write(line.format("c", 5, 100) + line.format("c", 7, 100))
+    assert reader.since() == Billed(2, 500, 700, 1200)
+    assert reader.since() == Billed(0, 0, 0, 0)
+    assert priced(1024 * 1000) == Decimal("0.0000166667")
+
+
+def test_a_fault_of_the_store_befalls_what_it_is_to():
+    fault = StoreFault("503", method="PUT", key="/epochs/", every=2, count=2)
+    asked = [("GET", "/b/epochs/1"), ("PUT", "/b/data/1"), *[("PUT", "/b/epochs/1")] * 7]
+    assert [fault.happens(*each) for each in asked] == [False, False, False, True, False, True, *[False] * 3]
+    assert fault.injected == 2
+
+
+def test_every_scenario_can_happen_under_some_pair_and_has_its_own_name():
+    names = [scenario.name for scenario in SCENARIOS]
+    assert len(set(names)) == len(names)
+    assert {channel for scenario in SCENARIOS for channel in scenario.channels} == {c for _, c in PAIRS}
