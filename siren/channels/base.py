@@ -16,6 +16,10 @@ class StoreError(RuntimeError):
     """A store that cannot do what was asked, or lost what it held."""
 
 
+class StoreBusyError(StoreError):
+    """A store that was not ready while the caller had time; what it refused was not carried out."""
+
+
 @dataclass(frozen=True)
 class ChannelProperties:
     """What a channel can promise.

@@ -19,7 +19,15 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from siren.channels.base import ChannelProperties, Counts, Params, Push, Snapshot, StoreError
+from siren.channels.base import (
+    ChannelProperties,
+    Counts,
+    Params,
+    Push,
+    Snapshot,
+    StoreBusyError,
+    StoreError,
+)
 from siren.channels.objects import check_live
 from siren.worker._fields import MessageError
 
@@ -37,6 +45,8 @@ CHUNK = 64
 BLOCK_BYTES = 4096
 _STATE = 4
 _SEED_LOCK_MS = 2000
+_INLINE_BYTES = 6000
+"""Arguments up to this size are joined into one buffer: redis-py's own default."""
 _APPLIED, _BEFORE, _GONE, _WRONG_SIZE = 1, 0, -1, -2
 
 
@@ -106,6 +116,7 @@ return {@APPLIED, version + 1, version - read}
 _CONTRIBUTE = """
 local samples, members, rate, u = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 if call('STRLEN', P) ~= #u then return {@WRONG_SIZE, version, 0} end
+if get(2) > 0 and call('EXISTS', Q) == 0 then return {@GONE, 0, 0} end
 if get(2) == 0 then call('SET', Q, u) else blend(Q, u, -1) end
 set(2, get(2) + 1)
 set(3, get(3) + samples)
@@ -143,18 +154,27 @@ def _source(body: str) -> str:
 
 
 def redis_client(url: str) -> Any:
-    """A client of Redis or Valkey; a request whose answer is lost is sent again, which scripts allow for."""
+    """A client of Redis or Valkey; a request whose answer is lost is sent again, which scripts allow for.
+
+    Answers are parsed by hiredis where it is installed. Requests are packed in Python, which sends a
+    vector as it is: hiredis copies it twice, and a write took 3 times as long
+    (experiments/bench/README.md).
+    """
     import redis
     from redis.backoff import ExponentialWithJitterBackoff
+    from redis.connection import PythonRespSerializer
     from redis.retry import Retry
 
-    return redis.Redis.from_url(
+    client = redis.Redis.from_url(
         url,
         socket_connect_timeout=5,
         socket_timeout=30,
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), 3),
         protocol=2,
     )
+    packer = PythonRespSerializer(_INLINE_BYTES, client.get_encoder().encode)
+    client.connection_pool.connection_kwargs["command_packer"] = packer
+    return client
 
 
 class _Scripts(NamedTuple):
@@ -171,11 +191,21 @@ class RedisModel:
         run, epoch, launch: Whose it is; keys hold them.
         size: Parameters.
         functions: n.
+        left_s: Seconds until the caller must end; no request is repeated for longer than that.
     """
 
     properties = ChannelProperties(atomic_add=True, compare_and_swap=False, max_bytes=MAX_BYTES)
 
-    def __init__(self, client: Any, run: str, epoch: int, launch: int, size: int, functions: int) -> None:
+    def __init__(
+        self,
+        client: Any,
+        run: str,
+        epoch: int,
+        launch: int,
+        size: int,
+        functions: int,
+        left_s: Callable[[], float] = lambda: SEED_S,
+    ) -> None:
         prefix = f"siren:{{{run}}}:{epoch}-{launch}"
         self._client = client
         self._name = prefix
@@ -183,6 +213,7 @@ class RedisModel:
         self._lock_key = f"{prefix}:lock"
         self._size = size
         self._functions = functions
+        self._left_s = left_s
         self._seen = 0
         self._scripts = _Scripts(
             *(client.register_script(_source(body)) for body in (_BLEND + _ADD, _WRITE, _BLEND + _CONTRIBUTE))
@@ -191,27 +222,30 @@ class RedisModel:
     def seed(self, load: Callable[[], Params]) -> None:
         """Puts the model there from which the epoch starts, unless it is there.
 
-        One worker loads it, the others wait for that one, but not for longer than it may take.
+        One worker loads it, the others wait for that one, but not for longer than it may take, nor beyond
+        their own time.
 
         Args:
             load: Reads it, float32, (size,).
 
         Raises:
-            StoreError: The cache lost a part of it, or does not have it after `SEED_S`.
+            StoreError: The cache lost a part of it, or has no room for it.
+            StoreBusyError: It does not have it in time.
         """
-        until = time.monotonic() + SEED_S
-        while (there := _patiently(lambda: self._client.exists(*self._keys[:2]))) < 2:
+        wait_s = max(0.0, min(SEED_S, self._left_s()))
+        until = time.monotonic() + wait_s
+        while (there := self._ask(lambda: self._client.exists(*self._keys[:2]))) < 2:
             if there == 1:  # both are set at once, so that one was evicted
                 self._gone()
+            if self._ask(lambda: self._client.set(self._lock_key, b"1", nx=True, px=_SEED_LOCK_MS)):
+                self._ask(partial(self._place, load()))
+                continue
             if time.monotonic() > until:
-                raise StoreError(
-                    f"{self._name} was not in Redis after {SEED_S:.0f} s: look at the cache's memory and "
+                raise StoreBusyError(
+                    f"{self._name} was not in Redis after {wait_s:.0f} s: look at the cache's memory and "
                     "load, then run the epoch again"
                 )
-            if _patiently(lambda: self._client.set(self._lock_key, b"1", nx=True, px=_SEED_LOCK_MS)):
-                _patiently(partial(self._place, load()))
-            else:
-                time.sleep(0.005)
+            time.sleep(0.005)
 
     def _place(self, params: Params) -> None:
         state = np.zeros(_STATE + self._functions, "<i4")
@@ -226,14 +260,14 @@ class RedisModel:
         Raises:
             StoreError: There is no model.
         """
-        raw = _patiently(lambda: self._client.getrange(self._keys[1], 0, 3))
+        raw = self._ask(lambda: self._client.getrange(self._keys[1], 0, 3))
         if len(raw) < 4:
             self._gone()
         return int(np.frombuffer(raw, "<i4")[0])
 
     def get(self) -> Snapshot:
         """See `SharedModel.get`."""
-        params, state = _patiently(lambda: self._client.mget(self._keys[:2]))
+        params, state = self._ask(lambda: self._client.mget(self._keys[:2]))
         if params is None or state is None:
             self._gone()
         if len(params) != 4 * self._size or len(state) != 4 * (_STATE + self._functions):
@@ -289,7 +323,7 @@ class RedisModel:
 
     def mean_of_sum(self, start: Params) -> tuple[int, Params]:
         """(functions that contributed, `start` plus the weighted mean of what they did) under `average`."""
-        total, state = _patiently(lambda: self._client.mget([self._keys[2], self._keys[1]]))
+        total, state = self._ask(lambda: self._client.mget([self._keys[2], self._keys[1]]))
         if state is None:
             self._gone()
         header = np.frombuffer(state, "<i4")
@@ -302,7 +336,7 @@ class RedisModel:
 
     def _push(self, script: Any, arguments: list[Any]) -> Push:
         outcome, version, staleness = (
-            int(x) for x in _patiently(lambda: script(keys=self._keys, args=arguments))
+            int(x) for x in self._ask(lambda: script(keys=self._keys, args=arguments))
         )
         if outcome == _GONE:
             self._gone()
@@ -319,28 +353,43 @@ class RedisModel:
         self._seen = version
         return version
 
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        """The answer of a request that is sent again while the server says that it is busy.
+
+        It says so to everybody while a script has run for more than 5 s (`busy-reply-threshold`), which an
+        addition of some 70 million floats does; what it refused was not carried out. A server that is full
+        refuses a write before its script has changed anything (Redis documentation, scripting).
+
+        Raises:
+            StoreBusyError: The caller's time is over.
+            StoreError: The server is full.
+        """
+        from redis.exceptions import OutOfMemoryError, ResponseError
+
+        until = time.monotonic() + self._left_s()
+        while True:
+            try:
+                return call()
+            except OutOfMemoryError as error:
+                raise StoreError(
+                    f"Redis has no room for {self._name} ({error}): use a node with more memory or a smaller "
+                    "model, then run the epoch again"
+                ) from error
+            except ResponseError as error:
+                if not str(error).startswith("BUSY "):
+                    raise
+                if time.monotonic() + BUSY_S > until:
+                    raise StoreBusyError(
+                        f"Redis was busy with scripts until this function's time was over ({self._name}): "
+                        "use fewer functions, a smaller model, or average, then run the epoch again"
+                    ) from error
+            time.sleep(BUSY_S)
+
     def _gone(self) -> NoReturn:
         raise StoreError(
             f"{self._name} is gone from Redis, and its updates with it: the cache restarted or evicted it; "
             "give it more memory and the policy noeviction, then run the epoch again"
         )
-
-
-def _patiently(call: Callable[[], Any]) -> Any:
-    """The answer of a request that is sent again while the server says that it is busy.
-
-    It says so to everybody while a script has run for more than 5 s (`busy-reply-threshold`), which an
-    addition of some 70 million floats does; what it refused was not carried out.
-    """
-    from redis.exceptions import ResponseError
-
-    while True:
-        try:
-            return call()
-        except ResponseError as error:
-            if not str(error).startswith("BUSY "):
-                raise
-            time.sleep(BUSY_S)
 
 
 def _bytes(vector: Params | Counts) -> memoryview:

@@ -29,7 +29,7 @@ def handler(event: object, context: Any) -> dict[str, Any]:
 
     Raises:
         MessageError: The task, or an object that it names, is not what it must be.
-        StoreError: The store lost what it held.
+        StoreError: The store lost what it held, is full, or stayed busy until the task's deadline.
     """
     with limited():
         return handle(event, context, _environment).to_json()
@@ -47,7 +47,7 @@ def handle(event: object, context: Any, environment: Environment) -> Status:
             environment.redis(task.redis_url)
     with np.errstate(all="ignore"):  # what is not finite is found where it counts
         if task.kind == "collect":
-            shared = loop.redis_model(task, environment, store)
+            shared = loop.redis_model(task, environment, store, deadline)
             result = loop.collect(task, store, shared, Result("done", 0, 0))
         else:
             work = loop.prepare(task, environment, store, deadline, meter)

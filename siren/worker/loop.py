@@ -102,11 +102,13 @@ def start_model(task: Task, store: ObjectStore) -> Params:
     return found.params
 
 
-def redis_model(task: Task, environment: Environment, store: ObjectStore) -> RedisModel:
+def redis_model(task: Task, environment: Environment, store: ObjectStore, deadline: Deadline) -> RedisModel:
     """The shared model in Redis, put there if this worker is the first."""
     assert task.redis_url
     client = environment.redis(task.redis_url)
-    shared = RedisModel(client, task.run, task.epoch, task.launch, task.size, task.functions)
+    shared = RedisModel(
+        client, task.run, task.epoch, task.launch, task.size, task.functions, lambda: deadline.left_s
+    )
     shared.seed(lambda: start_model(task, store))
     return shared
 
@@ -117,7 +119,7 @@ def run(work: Work, environment: Environment) -> Result:
     if task.channel == "s3":
         return _run_s3(work)
     with work.meter.timed("fetch_s"):
-        shared = redis_model(task, environment, work.store)
+        shared = redis_model(task, environment, work.store, work.deadline)
     if task.rule == "average":
         result = _average(work, shared)
         complete = result.version >= task.functions

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import time
 
 import numpy as np
 import pytest
+from redis.exceptions import ResponseError
 
 from siren.channels import redis as redis_module
-from siren.channels.base import StoreError
+from siren.channels.base import StoreBusyError, StoreError
 from siren.channels.redis import BLOCK_BYTES, CHUNK, RedisModel, redis_client
 from siren.hsp import rules
 from siren.worker.messages import MessageError
@@ -150,18 +153,77 @@ def test_a_start_that_is_not_finite_is_refused_and_a_diverged_model_is_told_apar
         start.get()
 
 
+@contextlib.contextmanager
+def configured(client, name, value):
+    """The server with another setting."""
+    before = client.config_get(name)[name]
+    client.config_set(name, value)
+    try:
+        yield
+    finally:
+        client.config_set(name, before)
+
+
 def test_a_server_that_is_busy_with_a_script_is_waited_for(client, redis_url):
     model, params = seeded(client, 10)
-    before = client.config_get("busy-reply-threshold")
-    client.config_set("busy-reply-threshold", 10)
 
     def occupy():
         with redis_client(redis_url) as own:
             own.eval("local x = 0 for i = 1, 1e7 do x = x + i end return 1", 0)
 
-    try:
+    with configured(client, "busy-reply-threshold", 10):
         together([occupy, *[model.get] * 3])
         assert model.add(0, 0, 0, np.ones(10, np.float32), 1.0, 0.0).applied
-    finally:
-        client.config_set("busy-reply-threshold", before["busy-reply-threshold"])
     np.testing.assert_array_equal(model.get().params, params - 1)
+
+
+def test_a_busy_server_is_not_waited_for_beyond_the_callers_time(client, redis_url):
+    model, params = seeded(client, 10)
+    hurried = RedisModel(client, model._name.split("{")[1].split("}")[0], 1, 0, 10, 2, lambda: 0.2)
+
+    def occupy():
+        with redis_client(redis_url) as own, pytest.raises(ResponseError, match="killed"):
+            own.eval("while true do end", 0)
+
+    def give_up():
+        for _ in range(1000):
+            try:
+                client.ping()
+                time.sleep(0.01)
+            except ResponseError:
+                break  # the script runs
+        try:
+            with pytest.raises(StoreBusyError, match=r"busy with scripts until .*run the epoch again"):
+                hurried.add(0, 0, 0, np.ones(10, np.float32), 1.0, 0.0)
+        finally:
+            client.script_kill()
+
+    with configured(client, "busy-reply-threshold", 10):
+        together([occupy, give_up])
+    np.testing.assert_array_equal(model.get().params, params)
+
+
+def test_a_full_server_is_an_error_and_nothing_is_half_done(client):
+    model, params = seeded(client, 5000)
+    assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+    with configured(client, "maxmemory", 1):
+        for write in (
+            lambda: model.add(0, 0, 0, np.ones(5000, np.float32), 1.0, 0.0),
+            lambda: model.contribute(0, 0, np.ones(5000, np.float32), 5, 2, 0.1),
+            lambda: model.write(0, 0, model.get(), params + 1),
+            lambda: RedisModel(client, "full", 1, 0, 5000, 2).seed(lambda: params),
+        ):
+            with pytest.raises(StoreError, match=r"Redis has no room for .*more memory"):
+                write()
+        np.testing.assert_array_equal(model.get().params, params)
+    assert model.get().version == 0
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_a_sum_that_was_evicted_is_noticed_by_the_next_contribution(client, rate):
+    model, params = seeded(client, 10, functions=3)
+    model.contribute(0, 0, np.ones(10, np.float32), 5, 3, rate)
+    client.delete(model._keys[2])
+    with pytest.raises(StoreError, match="noeviction"):
+        model.contribute(1, 0, np.ones(10, np.float32), 5, 3, rate)
+    np.testing.assert_array_equal(model.get().params, params)

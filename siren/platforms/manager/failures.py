@@ -25,10 +25,11 @@ _STORES = frozenset(
         "IncompleteReadError",
         "ReadTimeoutError",
         "ResponseStreamingError",
+        "StoreBusyError",
         "TimeoutError",
     }
 )
-"""What botocore and redis-py raise when a store does not answer, or not well."""
+"""What botocore, redis-py and `siren.channels` raise when a store does not answer, or not well."""
 _SHOWN = 400
 
 

@@ -38,6 +38,8 @@ WORKER = ['  File "/var/task/siren/worker/loop.py", line 9, in run\n']
         (error("", ""), report(status="timeout"), Cause.TIMEOUT),
         (error("ClientError", "SlowDown", WORKER), report(), Cause.STORE),
         (error("ReadTimeoutError", "", WORKER), report(), Cause.STORE),
+        (error("StoreBusyError", "busy", WORKER), report(), Cause.STORE),
+        (error("StoreError", "no room", WORKER), report(), Cause.WORKER),
         (error("ZeroDivisionError", "division by zero", MODEL), report(), Cause.MODEL),
         (error("ZeroDivisionError", "division by zero", WORKER), report(), Cause.WORKER),
         (error("MessageError", "the task lacks 'rate'", WORKER), report(), Cause.WORKER),
