@@ -115,10 +115,13 @@ resource "aws_lambda_function" "worker" {
   reserved_concurrent_executions = var.concurrency
 
   environment {
-    variables = {
-      OMP_NUM_THREADS      = "1"
-      OPENBLAS_NUM_THREADS = "1"
-    }
+    variables = merge(
+      {
+        OMP_NUM_THREADS      = "1"
+        OPENBLAS_NUM_THREADS = "1"
+      },
+      local.redis ? { SIREN_REDIS_URL = local.redis_url } : {},
+    )
   }
 
   dynamic "vpc_config" {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
 import os
 import sys
@@ -21,6 +22,8 @@ WORKLOAD_DIR = "SIREN_WORKLOAD_DIR"
 
 S3_URL, REDIS_URL = "SIREN_S3_URL", "SIREN_REDIS_URL"
 """Environment variables with the endpoints that tasks will name; without the first one, AWS's own S3."""
+
+_log = logging.getLogger(__name__)
 
 _RUNTIME_API = "AWS_LAMBDA_RUNTIME_API"
 """Set where Lambda runs this (Lambda developer guide, runtime environment variables)."""
@@ -64,8 +67,15 @@ class Environment:
         return self._s3[region, url]
 
     def redis(self, url: str) -> Any:
-        """A client of the cache."""
+        """A client of the cache.
+
+        The task's URL counts. Where the function's configuration named another one, the log says so, once:
+        its client was made for nothing (it never connected), and this one is made in the task's time.
+        """
         if url not in self._redis:
+            if self._redis:
+                known = ", ".join(self._redis)
+                _log.warning("the task's cache %s is used, not %s of %s: deploy again", url, known, REDIS_URL)
             self._redis[url] = redis_client(url)
         return self._redis[url]
 

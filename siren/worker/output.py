@@ -1,8 +1,8 @@
 """What a function may say to its log: little, for CloudWatch bills every byte.
 
-The worker itself says nothing; a model, or a library that it uses, may print or warn in every batch. Of
-that, the first `MAX_BYTES` of an invocation become one line of the log: one, because every line is a
-log event with an overhead of its own (Amazon CloudWatch Logs API reference, PutLogEvents: 26 bytes).
+The worker itself says next to nothing; a model, or a library that it uses, may print or warn in every
+batch. Of that, the first `MAX_BYTES` of an invocation become one line of the log: one, because every line
+is a log event with an overhead of its own (Amazon CloudWatch Logs API reference, PutLogEvents: 26 bytes).
 Together with Lambda's own lines it stays below what a world says of an invocation's log.
 """
 

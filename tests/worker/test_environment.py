@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from redis.exceptions import ResponseError
 
+from siren.channels.base import StoreBusyError
 from siren.channels.objects import Origin, start_object
 from siren.channels.redis import RedisModel
 from siren.testing import tiny_model
@@ -86,6 +89,34 @@ def test_a_task_uses_the_clients_of_the_initialisation_and_else_counts_them_as_l
     assert cluster.run(0, initialised, attempt=1).cold
     assert made == [(task.region, s3_url)] * 2
     assert initialised.redis(redis_url) is client
+
+
+def test_the_tasks_cache_counts_and_another_one_that_was_configured_is_told(caplog, s3_url, redis_url):
+    cluster = make_cluster(s3_url, redis_url, "additive", 1)
+    task, nowhere = cluster.tasks[0], "redis://127.0.0.1:9"
+    environment = cold_environment(task)
+    environment.initialise(
+        {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9", "AWS_REGION": task.region, REDIS_URL: nowhere}
+    )
+    assert [cluster.run(0, environment, attempt=i).state for i in range(2)] == ["done"] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the task's cache {redis_url} is used, not {nowhere} of SIREN_REDIS_URL: deploy again"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["train", "collect"])
+def test_a_busy_cache_is_not_waited_for_beyond_the_deadline(monkeypatch, s3_url, redis_url, kind):
+    cluster, busy = make_cluster(s3_url, redis_url, "additive", 1), itertools.count()
+    environment = cold_environment(cluster.tasks[0])
+
+    def refuse(*_args, **_options):
+        next(busy)
+        raise ResponseError("BUSY Redis is busy running a script. You can only call SCRIPT KILL")
+
+    monkeypatch.setattr(environment.redis(redis_url), "execute_command", refuse)
+    with pytest.raises(StoreBusyError, match=r"until this function's time was over .*run the epoch again"):
+        cluster.run(0, environment, deadline_s=0.5, kind=kind)
+    assert next(busy) > 1
 
 
 def test_a_warm_environment_reads_its_shard_once(s3_url, redis_url):

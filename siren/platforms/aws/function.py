@@ -12,6 +12,7 @@ from siren.platforms.aws.names import BUCKET_TAG, REDIS_TAG, Names
 from siren.platforms.aws.network import Network
 from siren.platforms.aws.part import Settings, check_ours, is_ours
 from siren.platforms.package import HANDLER, Package
+from siren.worker.environment import REDIS_URL
 
 UNRESERVED = 100
 """Concurrency that an account must leave to its other functions (AWS Lambda quotas, 2026)."""
@@ -34,7 +35,7 @@ class Function:
         settings: What it should be like.
         package: Its code; None where the part is only removed.
         network: Where it is; None outside a VPC.
-        cache: What it reaches there.
+        cache: What it reaches there; its URL is in the tags for the manager, in the environment for workers.
     """
 
     kind = "function"
@@ -148,9 +149,13 @@ class Function:
             "Runtime": self._code.target.runtime,
             "Handler": HANDLER,
             "Role": self._names.role_arn,
-            "Environment": {"Variables": ENVIRONMENT},
+            "Environment": {"Variables": self._variables()},
             "VpcConfig": vpc,
         }
+
+    def _variables(self) -> dict[str, str]:
+        """Environment variables; with the cache's URL the worker makes its client during initialisation."""
+        return ENVIRONMENT if self._cache is None else {**ENVIRONMENT, REDIS_URL: self._cache.url() or ""}
 
     def _tags(self) -> dict[str, str]:
         """The function's tags say all that a run must know, see `siren.platforms.aws.deployment`."""

@@ -20,12 +20,13 @@ from siren.deploy import main as deploy
 from siren.platforms.aws.actions import FUNCTION
 from siren.platforms.aws.api import permission
 from siren.platforms.aws.deployment import find_deployment, read_deployment
-from siren.platforms.aws.names import TAG, Names
+from siren.platforms.aws.names import REDIS_TAG, TAG, Names
 from siren.platforms.aws.policies import Document, deployer_policy, manager_policy
 from siren.platforms.manager.versions import Versions
 from siren.platforms.package import Package
 from siren.teardown import TeardownConfig
 from siren.teardown import main as tear_down
+from siren.worker.environment import REDIS_URL
 from tests.platforms.aws.conftest import REDIS, Cloud
 from tests.platforms.aws.test_api import OPERATIONS
 
@@ -253,10 +254,12 @@ def test_a_cache_can_be_added_and_not_forgotten(cloud: Cloud) -> None:
     assert run(deploy, DeployConfig(yes=True, versions=VERSIONS), cloud)[0] == 0
     code, out, err = run(deploy, DeployConfig(yes=True, channel="redis", versions=VERSIONS), cloud)
     assert code == 0, err
-    assert "VpcConfig, tags" in out
+    assert "Environment, VpcConfig, tags" in out
     assert "While nothing runs: $0.032 per started hour" in out
     facts = cloud.client("lambda").get_function(FunctionName="siren-worker")
     assert len(facts["Configuration"]["VpcConfig"]["SubnetIds"]) == 2
+    # What the worker builds its client from, and what the manager puts into tasks, are one URL.
+    assert facts["Configuration"]["Environment"]["Variables"][REDIS_URL] == facts["Tags"][REDIS_TAG]
     (group,) = facts["Configuration"]["VpcConfig"]["SecurityGroupIds"]
     (rule,) = cloud.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"][0][
         "IpPermissions"

@@ -23,6 +23,7 @@ from siren.platforms.aws.policies import (
     worker_policy,
 )
 from siren.platforms.package import HANDLER, aws_target
+from siren.worker.environment import REDIS_URL
 
 TEMPLATE = Names("${name}", "${region}", "${account}", "${partition}")
 POLICIES = {
@@ -68,6 +69,7 @@ def test_names_tags_and_constants_are_those_of_siren_deploy(text: str) -> None:
         assert f'"{value}"' in text
     for name, value in ENVIRONMENT.items():
         assert re.search(rf'{name} *= "{value}"', text)
+    assert f"local.redis ? {{ {REDIS_URL} = local.redis_url }} : {{}}" in text
     assert text.count(f"= {REDIS_PORT}") == 3
     assert SUBNET_CIDRS == ("10.83.0.0/20", "10.83.16.0/20")  # cidrsubnet(VPC, 4, 0 and 1)
     assert "cidrsubnet(aws_vpc.this[0].cidr_block, 4, count.index)" in text
