@@ -35,7 +35,8 @@ MAX_BYTES = 512 * 1024 * 1024
 """One string (Redis documentation, strings)."""
 
 KEEP_S = 6 * 3600
-"""Keys outlive the last access by so long: longer than any epoch, so nothing is left behind for good."""
+"""Keys outlive the last access by so long: longer than any epoch, so nothing is left behind for good. Those
+of an epoch go earlier: when the next one of the run places its model."""
 
 SEED_S = 60.0
 """The largest model takes some 10 s to be read from S3 and as long to be written; twice, if a worker dies."""
@@ -177,6 +178,10 @@ def redis_client(url: str) -> Any:
     return client
 
 
+def _keys(prefix: str) -> list[str]:
+    return [f"{prefix}:{part}" for part in "psq"]
+
+
 class _Scripts(NamedTuple):
     add: Any
     write: Any
@@ -209,7 +214,9 @@ class RedisModel:
         prefix = f"siren:{{{run}}}:{epoch}-{launch}"
         self._client = client
         self._name = prefix
-        self._keys = [f"{prefix}:{part}" for part in "psq"]
+        self._keys = _keys(prefix)
+        # The launch before is over; it was of this epoch or of the one before.
+        self._past = [key for e in (epoch - 1, epoch) for key in _keys(f"siren:{{{run}}}:{e}-{launch - 1}")]
         self._lock_key = f"{prefix}:lock"
         self._size = size
         self._functions = functions
@@ -249,6 +256,7 @@ class RedisModel:
 
     def _place(self, params: Params) -> None:
         state = np.zeros(_STATE + self._functions, "<i4")
+        self._client.unlink(*self._past)  # a small node holds few models
         self._client.msetnx({self._keys[0]: _bytes(params), self._keys[1]: _bytes(state)})
         for key in self._keys[:2]:
             self._client.expire(key, KEEP_S)

@@ -49,6 +49,28 @@ def test_adding_rounds_as_numpy_does_at_any_size(client, size):
     assert (found.version, found.contained, found.applied.tolist()) == (3, 3, [3, 0])
 
 
+def test_an_epoch_removes_what_the_one_before_left(client):
+    run, params = f"channel-{next(_runs)}", np.ones(10, np.float32)
+
+    def keys() -> set[str]:
+        return {
+            key.decode().rpartition(":")[0].rpartition(":")[2] for key in client.keys(f"siren:{{{run}}}:*")
+        }
+
+    other = RedisModel(client, f"channel-{next(_runs)}", 1, 1, 10, 1)
+    other.seed(lambda: params)
+    for epoch, launch in [(1, 1), (1, 2), (2, 3), (3, 4)]:  # the first one fails and is launched again
+        model = RedisModel(client, run, epoch, launch, 10, 1)
+        model.seed(lambda: params)
+        model.contribute(0, 0, params.copy(), 5, 2, 0.0)
+        assert keys() == {f"{epoch}-{launch}"}
+    late = RedisModel(client, run, 2, 3, 10, 1)  # a function of an epoch that is over
+    late.seed(lambda: params)
+    assert keys() == {"2-3", "3-4"}
+    assert model.get().version == 1
+    assert other.get().version == 0
+
+
 def test_staleness_damps_the_rate_where_it_is_known(client):
     model, params = seeded(client, 300)
     gradient = np.ones(300, np.float32)
