@@ -55,13 +55,30 @@ def observer_for(json: bool, stdout: TextIO, stderr: TextIO) -> RunObserver:
 
     Args:
         json: Keep `stdout` for one JSON object at the end, and show progress on `stderr` if that
-            is a terminal.
+            is a terminal, else notes alone.
         stdout: Where results go.
         stderr: Where progress goes beside JSON.
     """
     if not json:
         return ConsoleObserver(console_for(stdout))
-    return JsonObserver(stdout, console_for(stderr) if stderr.isatty() else None)
+    console = console_for(stderr)
+    return JsonObserver(stdout, ConsoleObserver(console) if stderr.isatty() else NotesObserver(console))
+
+
+class NotesObserver(RunObserver):
+    """What the user should know now, as lines, and nothing else.
+
+    Args:
+        console: Where to show it; one that cannot be written to never stops a run.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def note(self, text: str) -> None:
+        """Show it as a line."""
+        with contextlib.suppress(OSError, ValueError):
+            self._console.print(Text(text))
 
 
 class ConsoleObserver(RunObserver):
@@ -273,12 +290,12 @@ class JsonObserver(RunObserver):
 
     Args:
         stdout: Where the object goes.
-        progress: A console to show the run on meanwhile.
+        progress: Who shows the run meanwhile.
     """
 
-    def __init__(self, stdout: TextIO, progress: Console | None = None) -> None:
+    def __init__(self, stdout: TextIO, progress: RunObserver) -> None:
         self._stdout = stdout
-        self._progress = RunObserver() if progress is None else ConsoleObserver(progress)
+        self._progress = progress
 
     def started(self, header: RunHeader, past: tuple[EpochRecord, ...], initial_loss: float) -> None:
         """Show it on the side."""
@@ -314,8 +331,7 @@ class JsonObserver(RunObserver):
 
     def close(self) -> None:
         """Give the terminal back; `finished` does so too."""
-        if isinstance(self._progress, ConsoleObserver):
-            self._progress.close()
+        self._progress.close()
 
 
 class _Narrow:

@@ -20,7 +20,7 @@ from siren.analysis import _format, records
 from siren.analysis._table import COLUMNS, Table
 from siren.analysis.console import ConsoleObserver, JsonObserver, console_for, observer_for
 from siren.errors import RunFolderError
-from siren.types import StopReason
+from siren.types import RunObserver, StopReason
 from tests.analysis import samples
 from tests.analysis.screen import run_in_terminal, visible
 
@@ -240,10 +240,19 @@ def test_a_summary_that_cannot_be_printed_says_where_it_is():
         def flush(self):
             raise OSError(28, "No space left on device")
 
-    observer = JsonObserver(Full())
+    observer = JsonObserver(Full(), RunObserver())
     with pytest.raises(RunFolderError, match=r"No space left on device; it is also in runs/.*/summary\.json"):
         samples.play(observer, (), samples.summary())
     observer.close()
+
+
+def test_notes_are_told_beside_json():
+    stdout, stderr = io.StringIO(), io.StringIO()
+    observer = observer_for(True, stdout, stderr)
+    observer.note("function 1 of epoch 2 ran out of 1024 MB and is run again with 1769 MB")
+    samples.play(observer, (), samples.summary())
+    assert stderr.getvalue() == "function 1 of epoch 2 ran out of 1024 MB and is run again with 1769 MB\n"
+    assert json.loads(stdout.getvalue())["target_reached"] is True
 
 
 # --- words and numbers -------------------------------------------------------------------------

@@ -84,11 +84,15 @@ class Suite:
         rig.settle_down()
         rig.bills.since()
         ends, injected = [scenario.start(rig, plan, out)], count()
+        unanswered = sum(
+            each["injected"] for each in rig.endpoint.faults() if each["kind"] == "drop_response"
+        )
         rig.clear()
         while ends[-1].code != DONE and len(ends) <= RESUMES:
             ends.append(rig.resume(out) if (out / "config.json").exists() else rig.run(plan, out))
         rig.settle_down()
-        return examine(plan, out, ends, scenario.expected, calm, rig.bills.since(), injected)
+        billed = rig.bills.since()
+        return examine(plan, out, ends, scenario.expected, calm, billed, injected, unanswered)
 
     def _calm_params(self, plan: Plan) -> Params | None:
         """The model of a run without a fault, where one is like another."""
@@ -227,6 +231,16 @@ DEATHS = (
         endpoint_faults({"kind": "kill", "delay_s": 0.01, "count": 1, "after": 2}),
     ),
 )
+
+
+def dies_at_point(number: int) -> Scenario:
+    """A function ends at its so-many-th point, whichever that is."""
+    return Scenario(
+        f"a function dies at point {number} of its loop",
+        orders({"do": "exit", "point": "any", "nth": number}),
+    )
+
+
 HANG = Scenario(
     "a function hangs until Lambda's timeout",
     orders({"do": "hang", "point": "after gradient", "nth": 2}),
@@ -236,7 +250,7 @@ HANG = Scenario(
 MEMORY = Scenario(
     "a function runs out of memory",
     orders({"do": "memory", "point": "before gradient", "nth": 2}),
-    Expected(mixed=True),
+    Expected(mixed=True, says=r"function \d of epoch 1 ran out of 1024 MB and is run again with \d+ MB"),
     plan={"memory_mb": 1024},
 )
 THROTTLED = Scenario(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from siren.money.billing import gb_seconds
 from siren.money.price_book import load_price_book
 from siren.testing.faults.bills import Billed
 from siren.testing.faults.rig import BATCH, RATE, ROWS, Ended, Plan
-from siren.types import EpochRecord, RunSummary, StopReason
+from siren.types import EpochRecord, EpochReport, RunSummary, StopReason
 
 DONE = StopReason.LIMIT_REACHED.exit_code
 """Runs of the suite have a target that they cannot reach, and end after their epochs."""
@@ -37,12 +37,14 @@ class Expected:
         answered: Every response arrived: what is settled equals what was billed.
         mixed: Functions of several memory sizes ran in one epoch: their bill is rounded up.
         ends: Exit codes that may come before the last one.
+        says: A pattern of what the user must be told.
     """
 
     whole: bool = True
     answered: bool = True
     mixed: bool = False
     ends: frozenset[int] = frozenset()
+    says: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,24 +53,29 @@ class Verdict:
 
     Attributes:
         injected: Faults that happened.
+        unanswered: Responses of these that were dropped after the work was done.
         codes: Exit codes of the command, and of each time that it was resumed.
         planned, told, lost: Updates that the quotas asked for, that reports tell of, and of these those
             that the model does not contain (`overwrite`).
+        twice: Updates that the model contains beyond once an epoch.
         throttles, retries, unfinished: As reports tell, summed over epochs.
         settled_usd: For computing, with what was charged in full because nobody knows.
         unconfirmed_usd: That part of it.
         billed_usd: The endpoint's own account, priced; one delivery of each request.
         repeated_usd: Its account of the other deliveries.
         invocations: By the endpoint's account.
+        over_usd: Spent beyond the budget and beyond reservations.
         said: What the command wrote to stderr, all times.
         problems: What must not be; empty.
     """
 
     injected: int
+    unanswered: int
     codes: tuple[int, ...]
     planned: int
     told: int
     lost: int
+    twice: float
     throttles: int
     retries: int
     unfinished: int
@@ -77,6 +84,7 @@ class Verdict:
     billed_usd: Decimal
     repeated_usd: Decimal
     invocations: int
+    over_usd: Decimal
     said: str
     problems: tuple[str, ...]
 
@@ -95,6 +103,7 @@ def examine(
     calm: Params | None,
     billed: Billed,
     injected: int,
+    unanswered: int = 0,
 ) -> Verdict:
     """What became of a run.
 
@@ -105,25 +114,28 @@ def examine(
         expected: What the fault may do.
         calm: The model of the same run without a fault; None where it depends on who comes first.
         billed: What the endpoint billed meanwhile.
-        injected: Faults that happened.
+        injected, unanswered: See `Verdict`.
     """
     folder = RunFolder.open(out)
     summary = folder.read_summary()
     unconfirmed = summary.bill.get("unconfirmed", Decimal(0))
     records = folder.events(outside_usd=unconfirmed)
     reports = [record.status.report for record in records]
+    params = last_params(out, len(records))
     problems = [
         *_ends(ends, expected),
-        *_updates(plan, records, expected, last_params(out, len(records)), calm),
+        *_updates(plan, records, expected, params, calm),
         *_account(summary, records),
         *_money(records, unconfirmed, billed, expected),
     ]
     return Verdict(
         injected=injected,
+        unanswered=unanswered,
         codes=tuple(end.code for end in ends),
         planned=sum(report.pushes_planned for report in reports),
         told=sum(report.pushes for report in reports),
         lost=sum(report.updates_lost for report in reports),
+        twice=_twice(plan, reports, params),
         throttles=sum(report.throttles for report in reports),
         retries=sum(report.retries for report in reports),
         unfinished=sum(report.unfinished for report in reports),
@@ -132,6 +144,7 @@ def examine(
         billed_usd=priced(billed.least_mb_ms),
         repeated_usd=priced(billed.all_mb_ms - billed.least_mb_ms),
         invocations=billed.invocations,
+        over_usd=_over(summary, records),
         said="".join(end.said for end in ends),
         problems=tuple(problems),
     )
@@ -143,7 +156,7 @@ def priced(mb_ms: int) -> Decimal:
         return gb_seconds(1, mb_ms) * load_price_book().duration_tiers("us-east-1", "x86")[0].usd
 
 
-def _sum(amounts: Any) -> Decimal:
+def _sum(amounts: Iterable[Decimal]) -> Decimal:
     with exact():
         return sum(amounts, Decimal(0))
 
@@ -157,7 +170,21 @@ def _ends(ends: Sequence[Ended], expected: Expected) -> list[str]:
             problems.append(f"it ended with {end.code} before it was resumed: {end.said}")
         if end.code > 0 and end.said.count("\n") != 1:
             problems.append(f"it did not end with one sentence: {end.said}")
+    if expected.says and not any(re.search(expected.says, end.said) for end in ends):
+        problems.append(f"nobody is told {expected.says!r}")
     return problems
+
+
+def _counts(params: Params) -> NDArray[np.float64]:
+    """How often every row was counted, (rows,), under a rule whose updates add up."""
+    return -params[:ROWS].astype(np.float64) * BATCH / RATE
+
+
+def _twice(plan: Plan, reports: Sequence[EpochReport], params: Params) -> float:
+    """Updates that a model contains beyond one of every row in an epoch; under `MEANS` each weighs 1/n."""
+    whole = all(report.pushes == report.pushes_planned for report in reports)
+    weight = plan.functions if plan.rule in MEANS and whole else 1
+    return float(np.maximum(_counts(params) * weight - plan.epochs, 0.0).sum() / BATCH)
 
 
 def _updates(
@@ -170,9 +197,9 @@ def _updates(
         problems.append(f"{len(reports)} of {plan.epochs} epochs")
     if not all(np.isfinite(report.loss) for report in reports) or not np.isfinite(params).all():
         problems.append("a loss or a parameter is not finite")
-    counts = -params[:ROWS].astype(np.float64) * BATCH / RATE
-    if counts.max(initial=0.0) > plan.epochs:
-        problems.append(f"a row was counted {counts.max():g} times in {plan.epochs} epochs")
+    counts, twice = _counts(params), _twice(plan, reports, params)
+    if twice:
+        problems.append(f"{twice:g} updates were counted twice")
     told = sum(report.pushes for report in reports)
     planned = sum(report.pushes_planned for report in reports)
     contained = told - sum(report.updates_lost for report in reports)
@@ -200,12 +227,17 @@ def _account(summary: RunSummary, records: Sequence[EpochRecord]) -> list[str]:
     unconfirmed = summary.bill.get("unconfirmed", Decimal(0))
     if _sum(record.status.cost_usd for record in records) + unconfirmed != summary.cost_usd:
         problems.append("the epochs' costs do not add up to the run's")
-    if summary.cost_usd > summary.header.budget_usd:
-        problems.append(f"${summary.cost_usd} of ${summary.header.budget_usd} are spent")
-    for record in records:
-        if record.status.cost_usd > record.reserved_usd:
-            problems.append(f"epoch {record.status.report.epoch} was billed more than was reserved")
+    over_usd = _over(summary, records)
+    if over_usd:
+        problems.append(f"${over_usd} were spent beyond the budget of the run or the reservations of epochs")
     return problems
+
+
+def _over(summary: RunSummary, records: Sequence[EpochRecord]) -> Decimal:
+    """What was spent beyond the budget and beyond reservations."""
+    spent = [(summary.cost_usd, summary.header.budget_usd)]
+    spent += [(record.status.cost_usd, record.reserved_usd) for record in records]
+    return _sum(max(Decimal(0), usd - most_usd) for usd, most_usd in spent)
 
 
 def _money(
