@@ -77,13 +77,28 @@ resource "aws_elasticache_subnet_group" "this" {
   subnet_ids  = aws_subnet.this[*].id
 }
 
+# A full node refuses writes; by default it would drop models, whose keys expire.
+resource "aws_elasticache_parameter_group" "this" {
+  count       = local.redis ? 1 : 0
+  name        = "${var.name}-cache"
+  description = "Siren"
+  family      = "redis7"
+
+  parameter {
+    name  = "maxmemory-policy"
+    value = "noeviction"
+  }
+}
+
 resource "aws_elasticache_cluster" "this" {
   count                    = local.redis ? 1 : 0
   cluster_id               = "${var.name}-cache"
   engine                   = "redis"
+  engine_version           = "7.1"
   node_type                = var.cache_node
   num_cache_nodes          = 1
   port                     = 6379
+  parameter_group_name     = aws_elasticache_parameter_group.this[0].name
   subnet_group_name        = aws_elasticache_subnet_group.this[0].name
   security_group_ids       = aws_security_group.this[*].id
   snapshot_retention_limit = 0

@@ -69,12 +69,18 @@ CHANGE_NETWORK = (
 CACHE = (
     "elasticache:AddTagsToResource",
     "elasticache:CreateCacheCluster",
+    "elasticache:CreateCacheParameterGroup",
     "elasticache:CreateCacheSubnetGroup",
     "elasticache:DeleteCacheCluster",
+    "elasticache:DeleteCacheParameterGroup",
     "elasticache:DeleteCacheSubnetGroup",
     "elasticache:DescribeCacheClusters",
+    "elasticache:DescribeCacheParameterGroups",
+    "elasticache:DescribeCacheParameters",
     "elasticache:DescribeCacheSubnetGroups",
     "elasticache:ListTagsForResource",
+    "elasticache:ModifyCacheCluster",
+    "elasticache:ModifyCacheParameterGroup",
 )
 INTERFACES = (
     "ec2:AssignPrivateIpAddresses",

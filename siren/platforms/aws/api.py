@@ -12,6 +12,7 @@ ABSENT = frozenset(
     {
         "404",
         "CacheClusterNotFound",
+        "CacheParameterGroupNotFound",
         "CacheSubnetGroupNotFoundFault",
         "NoSuchBucket",
         "NoSuchBucketPolicy",
@@ -29,6 +30,7 @@ TAKEN = frozenset(
     {
         "BucketAlreadyOwnedByYou",
         "CacheClusterAlreadyExists",
+        "CacheParameterGroupAlreadyExists",
         "CacheSubnetGroupAlreadyExists",
         "EntityAlreadyExists",
         "ResourceAlreadyExistsException",

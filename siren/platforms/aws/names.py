@@ -76,7 +76,7 @@ class Names:
 
     @property
     def cache(self) -> str:
-        """The cache, its subnet group, and the Name of what is in the VPC."""
+        """The cache, its subnet and parameter groups, and the Name of what is in the VPC."""
         return f"{self.deployment}-cache"
 
     @property

@@ -66,7 +66,7 @@ def details(settings: Settings, package: Package) -> Mapping[str, str]:
         "log group": f"kept for {settings.log_days} days",
         "role": "reads data/, reads and writes runs/, writes its log" + (", joins the VPC" * settings.redis),
         "network": f"VPC {VPC_CIDR}, {len(SUBNET_CIDRS)} private subnets, S3 endpoint, security group",
-        "cache": f"one {settings.cache_node} node, reached only by the function",
+        "cache": f"one {settings.cache_node} node, reached only by the function; refuses writes when full",
         "function": f"{target}, {size}, {compiled}; at most {settings.concurrency} at once",
         "versions": "; ".join(map(describe, settings.versions)),
     }

@@ -146,7 +146,7 @@ def _redis_statements(names: Names) -> list[Document]:
     made = sorted([*vpcs, *inside])
     create_inside = [action for action in actions.MAKE_NETWORK if action != "ec2:CreateVpc"]
     create = [action.partition(":")[2] for action in actions.MAKE_NETWORK]
-    caches = [f"cluster:{names.cache}", f"subnetgroup:{names.cache}", "parametergroup:default*"]
+    caches = [f"{kind}:{names.cache}" for kind in ("cluster", "parametergroup", "subnetgroup")]
     linked = "aws-service-role/elasticache.amazonaws.com/AWSServiceRoleForElastiCache"
     new = {"StringEquals": {f"aws:RequestTag/{TAG}": names.deployment}}
     ours = {"StringEquals": {f"aws:ResourceTag/{TAG}": names.deployment}}

@@ -15,6 +15,14 @@ from siren.platforms.package import Package, aws_target, build_package, local_ta
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
+PARAMETER_OPERATIONS = (
+    "CreateCacheParameterGroup",
+    "DeleteCacheParameterGroup",
+    "DescribeCacheParameterGroups",
+    "DescribeCacheParameters",
+    "ModifyCacheCluster",
+    "ModifyCacheParameterGroup",
+)
 REDIS = "siren-cache.abc.0001.use1.cache.amazonaws.com"
 
 
@@ -22,7 +30,8 @@ class SharedSession:
     """A boto3 session that makes each client once for all tests: making one takes longer than a test.
 
     Its clients are real ones, which check every request by AWS's models. moto has no GetAccountSettings, no
-    nodes in a cache, and deletes no cache subnet group: that is answered by the `Cloud` of the test.
+    nodes in a cache, no cache parameter groups, and deletes no cache subnet group: that is answered by the
+    `Cloud` of the test.
     """
 
     def __init__(self) -> None:
@@ -38,7 +47,10 @@ class SharedSession:
         events.register("before-parameter-build", self._record)
         events.register_first("before-call", self._fail)
         events.register("before-call.lambda.GetAccountSettings", self._account_settings)
-        events.register("after-call.elasticache.DescribeCacheClusters", self._add_nodes)
+        events.register("after-call.elasticache.DescribeCacheClusters", self._complete_clusters)
+        for operation in PARAMETER_OPERATIONS:
+            events.register(f"before-call.elasticache.{operation}", self._parameters)
+        events.register("before-call.elasticache.ListTagsForResource", self._parameters_tags)
         events.register("before-call.elasticache.DeleteCacheSubnetGroup", self._delete_subnet_group)
 
     def client(self, service: str, config: Any = None) -> Any:
@@ -65,19 +77,74 @@ class SharedSession:
         assert self.cloud is not None
         return self._response("", 200, {}, None), {"AccountLimit": dict(self.cloud.limit)}
 
-    @staticmethod
-    def _add_nodes(parsed: dict[str, Any], **_: Any) -> None:
+    def _complete_clusters(self, parsed: dict[str, Any], **_: Any) -> None:
+        assert self.cloud is not None
         for cluster in parsed.get("CacheClusters", []):
             cluster["CacheNodes"] = [{"Endpoint": {"Address": REDIS, "Port": 6379}}]
+            made = _clusters()[cluster["CacheClusterId"]]
+            name = made.cache_parameter_group_name or "default.redis7"
+            cluster["CacheParameterGroup"] = {"CacheParameterGroupName": name}
+
+    def _parameters(self, model: Any, params: dict[str, Any], **_: Any) -> Any:
+        """Cache parameter groups: requests come as AWS would get them, form fields."""
+        assert self.cloud is not None
+        if failure := self._fail(model):  # which is asked after this
+            return failure
+        groups, body = self.cloud.parameter_groups, params["body"]
+        name, answer = body["CacheParameterGroupName"], dict[str, Any]()
+        if model.name == "ModifyCacheCluster":
+            assert body["ApplyImmediately"] == "true"
+            _clusters()[body["CacheClusterId"]].cache_parameter_group_name = name
+        elif model.name == "CreateCacheParameterGroup":
+            if name in groups:
+                return self._refused("CacheParameterGroupAlreadyExists")
+            groups[name] = {"maxmemory-policy": "volatile-lru", "timeout": "0"}
+            self.cloud.parameter_tags[name] = {
+                "Key": body["Tags.Tag.1.Key"],
+                "Value": body["Tags.Tag.1.Value"],
+            }
+        elif name not in groups:
+            return self._refused("CacheParameterGroupNotFound")
+        elif model.name == "ModifyCacheParameterGroup":
+            first = "ParameterNameValues.ParameterNameValue.1."
+            groups[name][body[f"{first}ParameterName"]] = body[f"{first}ParameterValue"]
+        elif model.name == "DescribeCacheParameterGroups":
+            answer = {"CacheParameterGroups": [{"CacheParameterGroupName": name}]}
+        elif model.name == "DescribeCacheParameters":
+            listed = groups[name].items()
+            answer = {"Parameters": [{"ParameterName": k, "ParameterValue": v} for k, v in listed]}
+        elif any(cluster.cache_parameter_group_name == name for cluster in _clusters().values()):
+            return self._refused("InvalidCacheParameterGroupState")
+        else:
+            del groups[name]
+        return self._response("", 200, {}, None), answer
+
+    def _parameters_tags(self, params: dict[str, Any], **_: Any) -> Any:
+        assert self.cloud is not None
+        prefix, _, name = params["body"]["ResourceName"].rpartition(":")
+        if not prefix.endswith(":parametergroup"):
+            return None
+        tag = self.cloud.parameter_tags.get(name)
+        return self._response("", 200, {}, None), {"TagList": [tag] if tag else []}
+
+    def _refused(self, code: str) -> Any:
+        return self._response("", 400, {}, None), {"Error": {"Code": code, "Message": "no"}}
 
     def _delete_subnet_group(self, params: dict[str, Any], **_: Any) -> Any:
-        from moto.elasticache.models import elasticache_backends
-
         name = params["body"]["CacheSubnetGroupName"]
-        if elasticache_backends[ACCOUNT][REGION].cache_subnet_groups.pop(name, None) is not None:
+        if _backend().cache_subnet_groups.pop(name, None) is not None:
             return self._response("", 200, {}, None), {}
-        error = {"Code": "CacheSubnetGroupNotFoundFault", "Message": name}
-        return self._response("", 404, {}, None), {"Error": error}
+        return self._refused("CacheSubnetGroupNotFoundFault")
+
+
+def _backend() -> Any:
+    from moto.elasticache.models import elasticache_backends
+
+    return elasticache_backends[ACCOUNT][REGION]
+
+
+def _clusters() -> dict[str, Any]:
+    return dict(_backend().cache_clusters)
 
 
 class Cloud:
@@ -89,6 +156,7 @@ class Cloud:
         operations: What was asked through it, as (service, operation).
         limit: The account's.
         interfaces: IDs of network interfaces that Lambda will remove.
+        parameter_groups, parameter_tags: Parameters and tag of the account's cache parameter groups, by name.
         faults: (code, message) of the errors that the next requests of an operation get.
         slept: Seconds that somebody waited.
     """
@@ -97,6 +165,8 @@ class Cloud:
         self.operations: list[tuple[str, str]] = []
         self.limit = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 1000}
         self.interfaces: list[str] = []
+        self.parameter_groups: dict[str, dict[str, str]] = {}
+        self.parameter_tags: dict[str, dict[str, str]] = {}
         self.faults: dict[str, list[tuple[str, str]]] = {}
         self.slept: list[float] = []
         self.api = Api(shared, self._sleep)
@@ -116,10 +186,8 @@ class Cloud:
         return [name for _, name in self.operations if not name.startswith(reading)]
 
     def _sleep(self, seconds: float) -> None:
-        from moto.elasticache.models import elasticache_backends
-
         self.slept.append(seconds)
-        clusters = elasticache_backends[ACCOUNT][REGION].cache_clusters
+        clusters = _backend().cache_clusters
         for name in [name for name, it in clusters.items() if it.cache_cluster_status == "deleting"]:
             del clusters[name]
         for interface in self.interfaces:

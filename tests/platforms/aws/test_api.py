@@ -23,8 +23,10 @@ OPERATIONS = {
     "DeleteSecurityGroup DeleteSubnet DeleteVpc DeleteVpcEndpoints DescribeAvailabilityZones "
     "DescribeNetworkInterfaces DescribeRouteTables DescribeSecurityGroups DescribeSubnets "
     "DescribeVpcEndpoints DescribeVpcs",
-    "elasticache": "CreateCacheCluster CreateCacheSubnetGroup DeleteCacheCluster DeleteCacheSubnetGroup "
-    "DescribeCacheClusters DescribeCacheSubnetGroups ListTagsForResource",
+    "elasticache": "CreateCacheCluster CreateCacheParameterGroup CreateCacheSubnetGroup DeleteCacheCluster "
+    "DeleteCacheParameterGroup DeleteCacheSubnetGroup DescribeCacheClusters DescribeCacheParameterGroups "
+    "DescribeCacheParameters DescribeCacheSubnetGroups ListTagsForResource ModifyCacheCluster "
+    "ModifyCacheParameterGroup",
     "iam": "CreateRole DeleteRole DeleteRolePolicy GetRole GetRolePolicy PutRolePolicy "
     "UpdateAssumeRolePolicy",
     "lambda": "CreateFunction DeleteFunction GetAccountSettings GetFunction GetFunctionConfiguration "

@@ -88,6 +88,7 @@ def leftovers(cloud: Cloud) -> dict[str, list[Any]]:
         ],
         "caches": cloud.client("elasticache").describe_cache_clusters()["CacheClusters"],
         "subnet groups": cloud.client("elasticache").describe_cache_subnet_groups()["CacheSubnetGroups"],
+        "parameter groups": list(cloud.parameter_groups),
     }
 
 
@@ -141,6 +142,7 @@ def test_the_deployers_policy_is_enough_and_no_more(cloud: Cloud, redis: bool) -
     unasked = {  # not operations of their own, or only of other ways through the code
         "ec2:CreateTags",
         "elasticache:AddTagsToResource",
+        "elasticache:ModifyCacheCluster",
         "iam:CreateServiceLinkedRole",
         "iam:PassRole",
         "iam:TagRole",
@@ -189,7 +191,14 @@ def test_the_bucket_is_private_encrypted_and_forgets_runs(cloud: Cloud) -> None:
 def test_everything_carries_the_tag(cloud: Cloud) -> None:
     assert run(deploy, DeployConfig(channel="redis", yes=True), cloud)[0] == 0
     found = {kind: len(items) for kind, items in leftovers(cloud).items()}
-    untagged = {"functions": 1, "roles": 1, "groups": 1, "caches": 1, "subnet groups": 1}
+    untagged = {
+        "functions": 1,
+        "roles": 1,
+        "groups": 1,
+        "caches": 1,
+        "subnet groups": 1,
+        "parameter groups": 1,
+    }
     assert found | untagged == {**untagged, "vpcs": 1, "subnets": 2, "security groups": 1, "endpoints": 1} | {
         "tagged": found["tagged"]
     }

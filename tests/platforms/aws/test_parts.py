@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from siren.errors import PlatformError, UsageError
-from siren.platforms.aws.api import RequestError
+from siren.platforms.aws.api import Api, RequestError
 from siren.platforms.aws.bucket import Bucket
 from siren.platforms.aws.cache import Cache
 from siren.platforms.aws.deployment import read_deployment
-from siren.platforms.aws.function import Function
+from siren.platforms.aws.function import ENVIRONMENT, Function
 from siren.platforms.aws.log_group import RETENTION_DAYS, LogGroup
 from siren.platforms.aws.names import TAG, Names
-from siren.platforms.aws.network import Network
+from siren.platforms.aws.network import Network, NetworkIds
 from siren.platforms.aws.part import Part, Settings
 from siren.platforms.aws.policies import trust_policy
 from siren.platforms.aws.role import Role
@@ -27,6 +27,9 @@ from siren.platforms.package import DIRECT_BYTES, Package
 from siren.teardown import TeardownConfig
 from siren.teardown import main as tear_down
 from tests.platforms.aws.conftest import Cloud
+
+boto3 = pytest.importorskip("boto3")
+from botocore.stub import Stubber  # noqa: E402 - after the skip
 
 S3 = Settings(redis=False, cache_node="", concurrency=10, log_days=7, run_days=30)
 REDIS = dataclasses.replace(S3, redis=True, cache_node="cache.t4g.small")
@@ -325,6 +328,121 @@ def test_a_foreign_cache_is_left_alone(cloud: Cloud, names: Names, network: Netw
     with pytest.raises(UsageError, match="the cache siren-cache exists and does not carry the tag"):
         cache.apply()
     assert not cache.exists()
+
+
+def test_a_full_cache_refuses_and_never_evicts(cloud: Cloud, names: Names, network: Network) -> None:
+    cache = Cache(cloud.api, names, REDIS, network)
+    cache.apply()
+    assert cache.differences() == []
+    assert cloud.parameter_groups[names.cache]["maxmemory-policy"] == "noeviction"
+    cloud.parameter_groups[names.cache]["maxmemory-policy"] = "allkeys-lru"
+    assert cache.differences() == ["maxmemory-policy"]
+    cloud.operations.clear()
+    cache.apply()
+    assert cache.differences() == []
+    assert cloud.changes() == ["ModifyCacheParameterGroup"]
+
+
+def test_a_cache_of_an_earlier_siren_is_given_the_parameters(
+    cloud: Cloud, names: Names, network: Network
+) -> None:
+    cloud.client("elasticache").create_cache_cluster(
+        CacheClusterId=names.cache,
+        Engine="redis",
+        CacheNodeType="cache.t4g.small",
+        NumCacheNodes=1,
+        Tags=[{"Key": TAG, "Value": "siren"}],
+    )
+    cache = Cache(cloud.api, names, REDIS, network)
+    assert cache.differences() == ["parameter group"]
+    cloud.operations.clear()
+    cache.apply()
+    assert cache.differences() == []
+    assert cloud.changes() == ["CreateCacheParameterGroup", "ModifyCacheParameterGroup", "ModifyCacheCluster"]
+
+
+def test_a_foreign_parameter_group_is_neither_used_nor_removed(
+    cloud: Cloud, names: Names, network: Network
+) -> None:
+    cloud.parameter_groups[names.cache] = {"maxmemory-policy": "allkeys-lru"}
+    cache = Cache(cloud.api, names, REDIS, network)
+    with pytest.raises(UsageError, match="the cache parameter group siren-cache exists and does not carry"):
+        cache.apply()
+    assert not cache.exists()
+    cache.remove()
+    assert cloud.parameter_groups == {names.cache: {"maxmemory-policy": "allkeys-lru"}}
+
+
+def test_a_teardown_that_was_interrupted_finds_what_is_left_of_a_cache(
+    cloud: Cloud, names: Names, network: Network
+) -> None:
+    cache = Cache(cloud.api, names, REDIS, network)
+    cache.apply()
+    cloud.faults["DeleteCacheParameterGroup"] = [("InvalidCacheParameterGroupState", "still in use")]
+    with pytest.raises(RequestError, match="refuses elasticache:DeleteCacheParameterGroup"):
+        cache.remove()
+    assert cache.exists()
+    cache.remove()
+    assert not cache.exists()
+    assert cloud.parameter_groups == {}
+
+
+def test_the_caches_url_is_in_the_functions_environment(
+    names: Names, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Word for word what Lambda is asked: Stubber compares, and checks it by botocore's model."""
+    api = Api(boto3.Session(region_name="us-east-1"))
+    network, cache = Network(api, names), Cache(api, names, REDIS, Network(api, names))
+    monkeypatch.setattr(network, "ids", lambda: NetworkIds(("subnet-1", "subnet-2"), "sg-1"))
+    monkeypatch.setattr(cache, "url", lambda: "redis://cache:6379")
+    configuration = {
+        "Runtime": "python3.13",
+        "Handler": "siren.worker.handler.handler",
+        "Role": names.role_arn,
+        "VpcConfig": {"SecurityGroupIds": ["sg-1"], "SubnetIds": ["subnet-1", "subnet-2"]},
+        "Environment": {
+            "Variables": {
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+                "SIREN_REDIS_URL": "redis://cache:6379",
+            }
+        },
+    }
+    tags = {TAG: "siren", "siren:bucket": names.bucket, "siren:redis": "redis://cache:6379"}
+    own = {"FunctionName": names.function}
+    ready = {"State": "Active", "LastUpdateStatus": "Successful"}
+    made = {**configuration, "CodeSha256": package.sha256_base64, "Architectures": ["x86_64"]}
+    found = {"Configuration": made, "Tags": tags, "Concurrency": {"ReservedConcurrentExecutions": 10}}
+    stale = {**found, "Configuration": {**made, "Environment": {"Variables": dict(ENVIRONMENT)}}}
+    create = {
+        **own,
+        **configuration,
+        "Description": "Worker of Siren",
+        "PackageType": "Zip",
+        "Architectures": ["x86_64"],
+        "Code": {"ZipFile": package.content},
+        "Tags": tags,
+    }
+    function = Function(api, names, REDIS, package, network, cache)
+    with Stubber(api.client("lambda")) as stub:
+        stub.add_client_error("get_function", "ResourceNotFoundException", expected_params=own)
+        stub.add_response("create_function", {}, create)
+        stub.add_response("get_function_configuration", ready, own)
+        for _ in range(2):
+            stub.add_response("get_function", found, own)
+        function.apply()
+        stub.assert_no_pending_responses()
+        # One that was deployed before it had the variable is corrected, and its versions are republished.
+        stub.add_response("get_function", stale, own)
+        stub.add_response("get_function_configuration", ready, own)
+        for _ in range(2):
+            stub.add_response("get_function", stale, own)
+        stub.add_response("update_function_configuration", {}, {**own, **configuration})
+        stub.add_response("get_function_configuration", ready, own)
+        stub.add_response("list_versions_by_function", {"Versions": [{"Version": "3"}]}, own)
+        stub.add_response("delete_function", {}, {**own, "Qualifier": "3"})
+        function.apply()
+        stub.assert_no_pending_responses()
 
 
 def test_a_cache_that_never_comes_up_ends_the_wait(

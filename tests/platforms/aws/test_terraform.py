@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from siren.platforms.aws.cache import ENGINE, ENGINE_VERSION, FAMILY, PARAMETERS
 from siren.platforms.aws.function import ENVIRONMENT
 from siren.platforms.aws.names import BUCKET_TAG, CHANNEL_TAG, REDIS_TAG, TAG, Names
 from siren.platforms.aws.network import REDIS_PORT, SUBNET_CIDRS, VPC_CIDR
@@ -69,6 +70,10 @@ def test_names_tags_and_constants_are_those_of_siren_deploy(text: str) -> None:
         assert f'"{value}"' in text
     for name, value in ENVIRONMENT.items():
         assert re.search(rf'{name} *= "{value}"', text)
+    for name, value in PARAMETERS.items():
+        assert re.search(rf'name *= "{name}"\n *value *= "{value}"', text)
+    for key, value in (("engine", ENGINE), ("engine_version", ENGINE_VERSION), ("family", FAMILY)):
+        assert re.search(rf'\b{key} *= "{value}"', text)
     assert f"local.redis ? {{ {REDIS_URL} = local.redis_url }} : {{}}" in text
     assert text.count(f"= {REDIS_PORT}") == 3
     assert SUBNET_CIDRS == ("10.83.0.0/20", "10.83.16.0/20")  # cidrsubnet(VPC, 4, 0 and 1)
