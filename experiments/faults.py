@@ -1,7 +1,8 @@
 """Whole runs of `--platform local` through every fault of the suite, under every rule over every channel.
 
-    python experiments/faults.py                      # half an hour or more: runs.csv and docs/faults.md
-    python experiments/faults.py --only 'S3|killed'   # some faults: prints problems, writes nothing
+    python experiments/faults.py                      # half an hour: runs.csv and docs/faults.md
+    python experiments/faults.py --resume             # goes on where it was killed
+    python experiments/faults.py --only 'S3|killed'   # plays some faults again
 
 What a scenario injects is in `siren/testing/faults/scenarios.py`, what is asked of a run after it in
 `siren/testing/faults/verdict.py`. Exits with 1 if any run has a problem, or a fault did not happen.
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -29,13 +30,10 @@ from rich.progress import Progress
 
 from siren.platforms.endpoint import sweep
 from siren.testing.faults.rig import Plan, Rig, open_rig, processes_with, temp_of
-from siren.testing.faults.scenarios import PAIRS, SCENARIOS, Scenario, Suite, dies_at_point
-from siren.testing.faults.verdict import DONE, Verdict
+from siren.testing.faults.scenarios import PAIRS, SCENARIOS, Scenario, Suite
+from siren.testing.faults.verdict import DONE
 
 ROOT = Path(__file__).resolve().parent.parent
-AT_EACH_POINT = "a function dies at each point of its loop"
-POINTS_MAX = 40
-"""A function that waits at a barrier over S3 passes points for as long as it waits."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,16 @@ class Config:
     """Play every fault under every rule and channel, and write what became of the runs."""
 
     only: str = ""
-    """Only faults whose name contains this pattern; nothing is written."""
+    """Plays only faults whose name contains this pattern, and puts them into the table that is there."""
+
+    resume: bool = False
+    """Plays only what is not in the table yet."""
 
     seed: int = 0
     """Seed of every run."""
 
     out: Path = ROOT / "experiments" / "results" / "faults"
-    """Folder for the table of runs."""
+    """Folder for the table of runs, which every run joins as soon as it has ended."""
 
     page: Path = ROOT / "docs" / "faults.md"
     """The page that is written."""
@@ -57,28 +58,45 @@ class Config:
 
 @dataclass(frozen=True)
 class Run:
-    """One run with one kind of fault.
+    """One run with one kind of fault; a line of the table.
 
     Attributes:
-        fault, rule, channel: What it was.
-        verdict: What became of it; None if it could not be examined.
+        fault, rule, channel, seed, commit: What it was.
+        injected, unanswered, codes, told, lost, twice, throttles, retries, unfinished: See `Verdict`.
+        settled_usd, unconfirmed_usd, billed_usd, over_usd: See `Verdict`.
         seconds: How long it took.
-        problems: What must not be.
+        problems: What must not be, in words.
     """
 
     fault: str
     rule: str
     channel: str
-    verdict: Verdict | None
-    seconds: float
-    problems: tuple[str, ...]
+    seed: int
+    commit: str
+    injected: int = 0
+    unanswered: int = 0
+    codes: str = ""
+    told: int = 0
+    lost: int = 0
+    twice: float = 0.0
+    throttles: int = 0
+    retries: int = 0
+    unfinished: int = 0
+    settled_usd: Decimal = Decimal(0)
+    unconfirmed_usd: Decimal = Decimal(0)
+    billed_usd: Decimal = Decimal(0)
+    over_usd: Decimal = Decimal(0)
+    seconds: float = 0.0
+    problems: str = ""
 
     @property
-    def happened(self) -> bool:
-        """Whether there was a fault."""
-        return self.verdict is None or self.verdict.injected > 0
+    def case(self) -> tuple[str, str, str]:
+        """What tells it from others."""
+        return self.fault, self.rule, self.channel
 
 
+COUNTS = ("injected", "unanswered", "told", "lost", "twice", "throttles", "retries", "unfinished")
+DOLLARS = ("settled_usd", "unconfirmed_usd", "billed_usd", "over_usd")
 Told = Callable[[Run], None]
 """Told of every run that has ended."""
 
@@ -86,54 +104,77 @@ Told = Callable[[Run], None]
 # --- playing ---------------------------------------------------------------------------------------
 
 
-def play(suite: Suite, rig: Rig, scenario: Scenario, plan: Plan, name: str = "") -> Run:
+def play(suite: Suite, rig: Rig, scenario: Scenario, plan: Plan) -> Run:
     """One run; an error of the suite itself, such as processes that do not end, is a problem of the run."""
-    began, verdict = time.monotonic(), None
+    began = time.monotonic()
+    run = Run(scenario.name, plan.rule, plan.channel, plan.seed, commit())
     try:
         verdict = suite.play(scenario, plan)
-        problems = verdict.problems
+        problems = list(verdict.problems)
+        if not verdict.injected:
+            problems.append("the fault did not happen")
+        numbers = {name: getattr(verdict, name) for name in (*COUNTS, *DOLLARS)}
+        run = dataclasses.replace(run, **numbers, codes=" ".join(map(str, verdict.codes)))
     except Exception as error:  # the others are still to be played
-        problems = (f"{type(error).__name__}: {error}",)
+        problems = [f"{type(error).__name__}: {error}"]
         rig.clear()
-    return Run(name or scenario.name, plan.rule, plan.channel, verdict, time.monotonic() - began, problems)
+    seconds = round(time.monotonic() - began, 1)
+    return dataclasses.replace(run, seconds=seconds, problems="; ".join(problems))
 
 
-def play_all(config: Config, rig: Rig, told: Told) -> list[Run]:
-    """Every fault that can happen under every pair of rule and channel."""
-    folder = rig.folder / "runs"
-    folder.mkdir()
-    suite, runs = Suite(rig, folder), []
-    for scenario, (rule, channel) in itertools.product(SCENARIOS, PAIRS):
-        if channel in scenario.channels and re.search(config.only, scenario.name):
-            run = play(suite, rig, scenario, Plan(rule, channel, seed=config.seed))
-            if not run.happened:
-                run = dataclasses.replace(run, problems=(*run.problems, "the fault did not happen"))
-            runs.append(run)
-            told(run)
-    if re.search(config.only, AT_EACH_POINT):
-        for rule, channel in PAIRS:
-            for run in at_each_point(suite, rig, Plan(rule, channel, seed=config.seed)):
-                runs.append(run)
-                told(run)
-    secrets = rig.secrets_written(*suite)
+def cases(config: Config, done: Iterable[Run]) -> list[tuple[Scenario, str, str]]:
+    """Every fault that can happen under every pair of rule and channel, and is to be played."""
+    known = {run.case for run in done} if config.resume else set()
+    return [
+        (scenario, rule, channel)
+        for scenario, (rule, channel) in itertools.product(SCENARIOS, PAIRS)
+        if channel in scenario.channels
+        and re.search(config.only, scenario.name)
+        and (scenario.name, rule, channel) not in known
+    ]
+
+
+def play_all(config: Config, todo: Sequence[tuple[Scenario, str, str]], folder: Path, told: Told) -> int:
+    """Plays cases on one site; returns how many processes, files and cgroups outlived it.
+
+    Raises:
+        RuntimeError: A file holds the secret key.
+    """
+    with open_rig(folder) as rig:
+        groups = json.loads((rig.endpoint.root / sweep.RECORD).read_text(encoding="utf-8"))["groups"]
+        (folder / "runs").mkdir()
+        suite = Suite(rig, folder / "runs")
+        for scenario, rule, channel in todo:
+            told(play(suite, rig, scenario, Plan(rule, channel, seed=config.seed)))
+        secrets = rig.secrets_written(*suite)
     if secrets:
         raise RuntimeError(f"these files hold the secret key: {secrets}")
-    return runs
-
-
-def at_each_point(suite: Suite, rig: Rig, plan: Plan) -> Iterator[Run]:
-    """A function dies at its first point, in another run at its second, until there are no more."""
-    for number in range(1, POINTS_MAX + 1):
-        run = play(suite, rig, dies_at_point(number), plan, AT_EACH_POINT)
-        if not run.happened:
-            return
-        yield run
-
-
-def left_behind(folder: Path, groups: Sequence[str]) -> int:
-    """Processes, temporary files and cgroups that outlived the site."""
     files = list(temp_of(folder).iterdir())
     return len(processes_with(str(folder))) + len(files) + sum(Path(group).exists() for group in groups)
+
+
+# --- the table of runs -----------------------------------------------------------------------------
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The runs of a table; none if there is no such file."""
+    if not path.exists():
+        return []
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Run)} | {"seed": int}
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Run(**{k: kinds[k](v) if kinds[k] in (int, float, Decimal) else v for k, v in row.items()})
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_runs(path: Path, runs: Sequence[Run]) -> None:
+    """Writes the table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([field.name for field in dataclasses.fields(Run)])
+        writer.writerows(list(vars(run).values()) for run in runs)
 
 
 # --- the page --------------------------------------------------------------------------------------
@@ -145,7 +186,7 @@ HEAD = (
 )  # fmt: skip
 PAGE = """# What runs do about faults
 
-Written by `{command}` at commit {commit}; seed {seed} in every run.
+Written by `{command}` at commit {commits}; seed of every run: {seeds}.
 
 Whole runs of `python -m siren.run --platform local`: two epochs of two functions behind Lambda's API, S3 and
 Redis. Into each run one kind of fault is injected; one that does not end is resumed with `--resume`. The job
@@ -154,8 +195,8 @@ model that is left tells how often every row was counted.
 
 {runs:,} runs. **{injected:,} faults** were injected, and **{unanswered:,} answers** of functions were lost
 after the work was done. {right:,} runs ended with a right model, {resumed:,} of them after a resume.
-{twice:g} of {updates:,} updates were counted twice. ${over} were spent beyond a budget or a reservation. {left}
-processes, temporary files and cgroups were left behind. Runs with problems: {problems}.
+{twice:g} of {updates:,} updates were counted twice. ${over} were spent beyond a budget or a reservation.
+{left} processes, temporary files and cgroups were left behind. Runs with problems: {problems}.
 
 {table}
 * under: pairs of update rule and channel; all are {pairs}.
@@ -184,20 +225,18 @@ def table(runs: Sequence[Run]) -> str:
 
 def row(name: str, runs: Sequence[Run]) -> str:
     """A fault's runs together."""
-    verdicts = [run.verdict for run in runs if run.verdict]
-    ended = [verdict for verdict in verdicts if verdict.codes[-1] == DONE]
     cells = (
         name,
         under({(run.rule, run.channel) for run in runs}),
         len(runs),
-        sum(v.injected for v in verdicts),
-        sum(v.unanswered for v in verdicts),
-        sum(len(v.codes) == 1 for v in ended),
-        sum(len(v.codes) > 1 for v in ended),
+        sum(run.injected for run in runs),
+        sum(run.unanswered for run in runs),
+        sum(run.codes == str(DONE) for run in runs),
+        sum(run.codes.endswith(f" {DONE}") for run in runs),
         sum(not run.problems for run in runs),
-        sum(v.told for v in verdicts),
-        f"{sum(v.twice for v in verdicts):g}",
-        *(f"${total(verdicts, each):.6f}" for each in ("settled_usd", "unconfirmed_usd", "billed_usd")),
+        sum(run.told for run in runs),
+        f"{sum(run.twice for run in runs):g}",
+        *(f"${total(runs, amount):.6f}" for amount in DOLLARS[:3]),
     )
     return "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells) + " |"
 
@@ -211,30 +250,28 @@ def under(pairs: set[tuple[str, str]]) -> str:
     return f"all over {'/'.join(channels)}" if whole else ", ".join("/".join(pair) for pair in sorted(pairs))
 
 
-def total(verdicts: Sequence[Verdict], amount: str) -> Decimal:
+def total(runs: Sequence[Run], amount: str) -> Decimal:
     """The sum of one of their amounts."""
-    return sum((getattr(verdict, amount) for verdict in verdicts), Decimal(0))
+    return sum((getattr(run, amount) for run in runs), Decimal(0))
 
 
 def page(config: Config, runs: Sequence[Run], left: int) -> str:
     """The whole page."""
-    verdicts = [run.verdict for run in runs if run.verdict]
+    right = [run for run in runs if not run.problems]
     return PAGE.format(
         command="python experiments/faults.py" + (f" --seed {config.seed}" if config.seed else ""),
-        commit=commit(),
-        seed=config.seed,
+        commits=" and ".join(dict.fromkeys(run.commit for run in runs)),
+        seeds=", ".join(str(seed) for seed in sorted({run.seed for run in runs})),
         runs=len(runs),
-        injected=sum(v.injected for v in verdicts),
-        unanswered=sum(v.unanswered for v in verdicts),
-        right=sum(not run.problems for run in runs),
-        resumed=sum(
-            not run.problems and run.verdict is not None and len(run.verdict.codes) > 1 for run in runs
-        ),
-        twice=sum(v.twice for v in verdicts),
-        updates=sum(v.told for v in verdicts),
-        over=total(verdicts, "over_usd"),
+        injected=sum(run.injected for run in runs),
+        unanswered=sum(run.unanswered for run in runs),
+        right=len(right),
+        resumed=sum(" " in run.codes for run in right),
+        twice=sum(run.twice for run in runs),
+        updates=sum(run.told for run in runs),
+        over=total(runs, "over_usd"),
         left=left,
-        problems=sum(bool(run.problems) for run in runs) or "none",
+        problems=len(runs) - len(right) or "none",
         table=table(runs),
         pairs=", ".join(f"`{rule}` over {channel}" for rule, channel in PAIRS),
     )
@@ -248,47 +285,36 @@ def commit() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def write_csv(path: Path, runs: Sequence[Run]) -> None:
-    """One row for every run."""
-    columns = [field.name for field in dataclasses.fields(Verdict) if field.name not in ("said", "problems")]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["fault", "rule", "channel", *columns, "problems"])
-        for run in runs:
-            values = [getattr(run.verdict, column, "") for column in columns]
-            told = [" ".join(map(str, v)) if isinstance(v, tuple) else v for v in values]
-            writer.writerow([run.fault, run.rule, run.channel, *told, "; ".join(run.problems)])
-
-
 # --- the command -----------------------------------------------------------------------------------
 
 
 def main(config: Config) -> int:
-    """Plays everything, writes the table and the page; 1 if there are problems."""
-    console = Console(stderr=True)
+    """Plays, writes the table and the page; 1 if there are problems."""
+    console, path = Console(stderr=True), config.out / "runs.csv"
+    runs = {run.case: run for run in (read_runs(path) if config.resume or config.only else [])}
+    todo = cases(config, runs.values())
     with (
         tempfile.TemporaryDirectory(prefix="siren-faults-") as scratch,
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
-        folder, task = Path(scratch).resolve() / "rig", progress.add_task("", total=None)
+        task = progress.add_task("", total=len(todo))
 
         def told(run: Run) -> None:
+            runs[run.case] = run
+            write_runs(path, list(runs.values()))
             what = f"{run.fault}, {run.rule} over {run.channel}"
             progress.update(task, advance=1, description=what)
             if run.problems or not console.is_terminal:
-                console.print(f"{what}: {'; '.join(run.problems) or f'{run.seconds:.1f} s'}", markup=False)
+                console.print(f"{what}: {run.seconds:.1f} s {run.problems}", markup=False)
 
-        with open_rig(folder) as rig:
-            groups = json.loads((rig.endpoint.root / sweep.RECORD).read_text(encoding="utf-8"))["groups"]
-            runs = play_all(config, rig, told)
-        left = left_behind(folder, groups)
-    failed = [run for run in runs if run.problems]
-    if not config.only:
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_csv(config.out / "runs.csv", runs)
-        config.page.write_text(page(config, runs, left), encoding="utf-8")
-    sys.stdout.write(f"{len(runs)} runs, {len(failed)} with problems, {left} things left behind\n")
-    return 1 if failed or left or not runs else 0
+        left = play_all(config, todo, Path(scratch).resolve() / "rig", told)
+    order = {scenario.name: number for number, scenario in enumerate(SCENARIOS)}
+    found = sorted(runs.values(), key=lambda run: (order[run.fault], PAIRS.index((run.rule, run.channel))))
+    write_runs(path, found)
+    config.page.write_text(page(config, found, left), encoding="utf-8")
+    failed = sum(bool(run.problems) for run in found)
+    sys.stdout.write(f"{len(found)} runs, {failed} with problems, {left} things left behind\n")
+    return 1 if failed or left or not found else 0
 
 
 if __name__ == "__main__":

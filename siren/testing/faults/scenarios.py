@@ -231,16 +231,6 @@ DEATHS = (
         endpoint_faults({"kind": "kill", "delay_s": 0.01, "count": 1, "after": 2}),
     ),
 )
-
-
-def dies_at_point(number: int) -> Scenario:
-    """A function ends at its so-many-th point, whichever that is."""
-    return Scenario(
-        f"a function dies at point {number} of its loop",
-        orders({"do": "exit", "point": "any", "nth": number}),
-    )
-
-
 HANG = Scenario(
     "a function hangs until Lambda's timeout",
     orders({"do": "hang", "point": "after gradient", "nth": 2}),
