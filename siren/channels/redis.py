@@ -158,7 +158,7 @@ def redis_client(url: str) -> Any:
     """A client of Redis or Valkey; a request whose answer is lost is sent again, which scripts allow for.
 
     Answers are parsed by hiredis where it is installed. Requests are packed in Python, which sends a
-    vector as it is: hiredis copies it twice, and a write took 3 times as long
+    vector as it is: hiredis copies it twice, which takes 12 times the CPU time for 1,000,000 floats
     (experiments/bench/README.md).
     """
     import redis

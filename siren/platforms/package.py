@@ -6,7 +6,8 @@ siren/channels/*.py           where parameters travel
 siren/hsp/{__init__,rules}.py
 siren/{errors,types}.py, siren/workloads/...   with a torch model: its adapter
 workload/model.py             and the siblings that it imports
-numpy/, numpy.libs/, redis/   on AWS only; a local environment has its interpreter's own
+numpy/, numpy.libs/           on AWS only; a local environment has its interpreter's own
+redis/, hiredis/              the same
 
 The same input gives the same bytes: names are sorted, times and modes fixed. Modules are packaged with
 their bytecode where an interpreter of the target's version is at hand, because /var/task cannot be
@@ -125,6 +126,24 @@ _REDIS = Wheel(
     "redis-8.1.0-py3-none-any.whl",
     "a4fe1aac3d3b3cc791d4b3d5931c5a956045dc951ee74d1c913ee3ac4d2ee9fb",
 )
+_HIREDIS = {
+    "x86": Wheel(
+        "hiredis==3.5.0",
+        "hiredis-3.5.0-cp313-cp313-manylinux2014_x86_64.manylinux_2_17_x86_64.manylinux_2_28_x86_64.whl",
+        "588d083aace7439afa652e201df7388aeb1a5d3230ffe26fb297cfc6c7f216de",
+        "manylinux_2_28_x86_64",
+        "3.13",
+    ),
+    "arm64": Wheel(
+        "hiredis==3.5.0",
+        "hiredis-3.5.0-cp313-cp313-manylinux2014_aarch64.manylinux_2_17_aarch64.manylinux_2_28_aarch64.whl",
+        "e1170deb21494371005b4beb9451d904cf3adb2b8b62230b1c51f38267feedf3",
+        "manylinux_2_28_aarch64",
+        "3.13",
+    ),
+}
+"""redis-py uses it where it is there: a model of 1,000,000 floats is read in a sixth of the CPU time
+(experiments/bench/README.md)."""
 _AWS_RUNTIME = "python3.13"
 _NUMPY = {
     "x86": Wheel(
@@ -146,14 +165,14 @@ _NUMPY = {
 
 
 def aws_target(architecture: str = "x86") -> Target:
-    """The target on AWS: python3.13 with numpy and redis-py in the package.
+    """The target on AWS: python3.13 with numpy, redis-py and hiredis in the package.
 
     Raises:
         PriceError: There is no such architecture.
     """
     if architecture not in _NUMPY:
         raise PriceError(f"Lambda has no architecture {architecture!r}: choose one of {', '.join(_NUMPY)}")
-    return Target(_AWS_RUNTIME, architecture, (_NUMPY[architecture], _REDIS))
+    return Target(_AWS_RUNTIME, architecture, (_NUMPY[architecture], _REDIS, _HIREDIS[architecture]))
 
 
 def local_target(architecture: str = "x86") -> Target:

@@ -151,8 +151,9 @@ def test_the_aws_package_is_small_and_trimmed(aws: Package) -> None:
     names = names_of(aws)
     assert aws.zipped_bytes <= SMALL_BYTES
     assert not aws.needs_s3
-    assert {"numpy/__init__.py", "redis/__init__.py", "workload/model.py"} <= set(names)
-    assert any(name.startswith("numpy/") and name.endswith("313-x86_64-linux-gnu.so") for name in names)
+    assert {"numpy/__init__.py", "redis/__init__.py", "hiredis/__init__.py", "workload/model.py"} <= set(names)
+    for top in ("numpy/", "hiredis/"):
+        assert any(name.startswith(top) and name.endswith("313-x86_64-linux-gnu.so") for name in names)
     assert not [name for name in names if "/tests/" in name or name.endswith((".pyi", ".h", ".a"))]
     assert not [name for name in names if name.startswith(("numpy/f2py/", "boto3/", "torch/"))]
     assert any(name.endswith("licenses/LICENSE.txt") and name.startswith("numpy-") for name in names)
@@ -170,6 +171,9 @@ def test_the_aws_package_runs_under_its_runtime(aws: Package, tmp_path: Path) ->
     program = """
 import sys
 import numpy, redis, siren.hsp.rules
+from redis._parsers import _HiredisParser
+from redis.connection import DefaultParser
+assert DefaultParser is _HiredisParser
 sys.path.insert(0, "workload")
 import model
 model = model.Model((28, 28), 10, hidden=4)
