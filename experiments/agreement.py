@@ -19,7 +19,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -29,24 +28,22 @@ from rich.progress import track
 from scipy.special import ndtri
 from threadpoolctl import threadpool_limits
 
-from siren.money.pricer import RunTotals
+from siren.analysis.agreement import KINDS, drawn_epochs, expected_epochs
 from siren.simulator.job import ActionGrid
 from siren.simulator.sampling import sample_jobs
 from siren.simulator.scenarios import load_scenario
 from siren.testing.timing import TimingTwin
 from siren.twin.twin import job_of
-from siren.types import Action, BatchRule, ChannelKind, EpochReport, UpdateRule
+from siren.types import Action, BatchRule, ChannelKind, UpdateRule
 from siren.workloads.registry import load_workload, workload_names
 from siren.worlds import load_world
-from siren.worlds.costing import Costing, EpochPlan, make_costing
+from siren.worlds.costing import make_costing
 from siren.worlds.expectation import expect_epoch
 from siren.worlds.laws import RULES_OF_CHANNEL, Job, bandwidth, epoch_laws, speed
 from siren.worlds.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 LADDER = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
-TIMEOUT_S = 10**6
-KINDS = ("cold", "warm")
 TARGETS = {"mean": 0.05, "p90": 0.10}
 FIRST_SEED = 10_000
 
@@ -127,39 +124,20 @@ def settings(jobs: dict[str, Job]) -> list[tuple[str, Job]]:
     ]
 
 
-def epoch_usd(costing: Costing, told: EpochReport) -> float:
-    """The bill of an epoch without what the run as a whole is billed."""
-    bill = costing.pricer.price_epoch(told.usage, previous=RunTotals())
-    setup = costing.setup_puts * costing.pricer.s3_put_usd if told.epoch == 1 else Decimal(0)
-    return float(bill.total - bill["cache"] - setup)
-
-
-def run_epochs(world: World, job: Job, action: Action, seeds: int, error: float) -> np.ndarray:
-    """(epochs, 2, 2): seconds and dollars of a cold and a warm epoch, repeated until the mean is known."""
-    plan, found = EpochPlan(action, TIMEOUT_S, float(TIMEOUT_S), Decimal(0)), []
-    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-        twin = TimingTwin(world, job, seed)
-        told = [twin.run_epoch(plan) for _ in KINDS]
-        found.append([(r.duration_s, epoch_usd(twin.costing, r)) for r in told])
-        if len(found) > 2:
-            spread = np.std(found, axis=0, ddof=1) / np.mean(found, axis=0)
-            if spread.max() <= error * np.sqrt(len(found)):
-                break
-    return np.array(found)
-
-
 def measure(world: World, name: str, job: Job, action: Action, config: Config) -> Iterator[Point]:
     """The cold and the warm point of an action."""
     costing = make_costing(world, job)
     grid = ActionGrid(costing, np.array([action.functions]), np.array([action.memory_mb]))
-    n, m = grid.mesh
-    epochs = run_epochs(world, job, action, config.seeds, config.error)
-    for k, (kind, expected) in enumerate(zip(KINDS, (grid.starts[2], grid.starts[0]), strict=True)):
+    seeds = range(FIRST_SEED, FIRST_SEED + config.seeds)
+    epochs = drawn_epochs(lambda seed: TimingTwin(world, job, seed), action, seeds, config.error)
+    for k, (kind, (expected_s, expected_usd)) in enumerate(
+        zip(KINDS, expected_epochs(costing, action), strict=True)
+    ):
         seconds, dollars = epochs[:, k].mean(axis=0)
         yield Point(
             name, job.update_rule, job.channel, job.batch_rule, action.functions, action.memory_mb, kind,
-            time_error=float(np.squeeze(expected.duration_s)) / seconds - 1,
-            cost_error=float(np.squeeze(costing.marginal_usd(n, m, expected))) / dollars - 1,
+            time_error=expected_s / seconds - 1,
+            cost_error=expected_usd / dollars - 1,
             spread=float(epochs[:, k, 0].std(ddof=1) / seconds),
             spread_drawn=float(np.squeeze(grid.spreads[0])),
             duration_s=float(seconds),

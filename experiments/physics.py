@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import sys
@@ -34,14 +33,15 @@ from rich.console import Console
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
+from siren.analysis.asynchrony import changed_costing as costing_of
+from siren.analysis.asynchrony import changed_workload as changed
+from siren.analysis.asynchrony import floor_limited_job, logistic_optimum, predicted_cliff
 from siren.money.pricer import RunTotals
-from siren.twin.twin import Twin, job_of
-from siren.types import Action, BatchRule, ChannelKind, UpdateRule
-from siren.workloads.protocol import Dataset
+from siren.twin.twin import Twin
+from siren.types import Action, ChannelKind, UpdateRule
 from siren.workloads.registry import load_workload
 from siren.workloads.workload import Workload
-from siren.worlds import load_world
-from siren.worlds.costing import Costing, EpochPlan, make_costing
+from siren.worlds.costing import Costing, EpochPlan
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_MB = 1769
@@ -58,7 +58,6 @@ TARGET_GAP = 2e-4
 
 DIVERGED = 30.0
 Schedule = Callable[[int], int]
-Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -78,68 +77,9 @@ class Config:
 # --- jobs ---------------------------------------------------------------------------------------
 
 
-def newton(features: NDArray[Any], labels: NDArray[Any]) -> tuple[Vector, float]:
-    """The best logistic model (weights, intercept last) and the Hessian's largest eigenvalue there."""
-    x = np.column_stack([features, np.ones(len(features))]).astype(np.float64)
-    w = np.zeros(x.shape[1])
-    hessian = np.eye(len(w))
-    for _ in range(10):
-        p = 1 / (1 + np.exp(-x @ w))
-        hessian = (x * (p * (1 - p))[:, None]).T @ x / len(x)
-        w = w - np.linalg.solve(hessian, x.T @ (p - labels) / len(x))
-    return w, float(np.linalg.eigvalsh(hessian)[-1])
-
-
-def predicted_cliff(learning_rate: float, curvature: float, scale: float = math.inf) -> float:
-    """Functions beyond which delayed updates diverge; infinite where damping prevents it."""
-    delay = math.pi / (2 * learning_rate * curvature)
-    return 1 + delay / (1 - delay / scale) if scale > delay else math.inf
-
-
-def floor_limited_data(
-    samples: int, inputs: int = 28, power: float = 0.7, heldout: int = 4000, seed: int = 0
-) -> tuple[Dataset, Vector]:
-    """Gaussian features whose variances fall as i^-power, labels of a logistic model, and that model.
-
-    The held-out labels are the true probabilities, so the held-out loss is least at the true model
-    and no schedule wins by luck with a small split.
-    """
-    rng = np.random.default_rng(seed)
-    spread = np.arange(1, inputs + 1) ** (-power / 2)
-    features = (rng.normal(size=(samples + heldout, inputs)) * spread).astype(np.float32)
-    truth = rng.normal(size=inputs) / spread
-    truth /= np.linalg.norm(truth * spread)
-    labels = 1 / (1 + np.exp(-features @ truth))
-    labels[:samples] = rng.random(samples) < labels[:samples]
-    labels = labels.astype(np.float32)
-    data = Dataset(
-        features[:samples],
-        labels[:samples],
-        features[samples:],
-        labels[samples:],
-        2,
-        "generated: logistic labels of Gaussian features",
-    )
-    return data, np.append(truth, 0.0)
-
-
 def higgs(samples_per_epoch: int = 64_000) -> Workload:
     """The shipped `logreg-higgs`, K = samples_per_epoch / 64 updates an epoch."""
     return load_workload("logreg-higgs", overrides={"samples_per_epoch": samples_per_epoch})
-
-
-def changed(workload: Workload, data: Dataset | None = None, **training: Any) -> Workload:
-    """The workload with other settings, or other data of its kind."""
-    spec = workload.spec
-    spec = spec.model_copy(update={"training": spec.training.model_copy(update=training)})
-    data = data or workload.dataset
-    model = type(workload.model)(data.feature_shape, data.classes)  # type: ignore[call-arg]
-    return Workload(workload.name, spec, model, data, workload.folder)
-
-
-def costing_of(workload: Workload, **job: Any) -> Costing:
-    """Laws and prices in the default world, with other constants of the job."""
-    return make_costing(load_world("aws-2026"), dataclasses.replace(job_of(workload), **job))
 
 
 def plan(functions: int) -> EpochPlan:
@@ -215,23 +155,6 @@ class Arrival:
     dollars: float
 
 
-def floor_limited_job() -> tuple[Workload, float, float]:
-    """Panel (d)'s workload, its best held-out loss, and its largest curvature."""
-    data, truth = floor_limited_data(102_400)
-    workload = changed(
-        higgs(),
-        data,
-        batch_rule=BatchRule.SPLIT,
-        samples_per_epoch=25_600,
-        pushes_per_function=4,
-        learning_rate=0.08,
-        channel=ChannelKind.REDIS,
-        update_rule=UpdateRule.ADDITIVE,
-    )
-    _, curvature = newton(data.train_features, data.train_labels)
-    return workload, workload.evaluate(truth.astype(np.float32))[0], curvature
-
-
 def arrive(
     workload: Workload, costing: Costing, target: float, schedule: Schedule, seed: int, most: int
 ) -> Arrival:
@@ -275,7 +198,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     """All panels: writes their CSVs, and returns what the figure and summary.json need."""
     seeds, quiet = range(2 if config.fast else 5), not console.is_terminal
     base = higgs()
-    best_w, curvature = newton(base.dataset.train_features, base.dataset.train_labels)
+    best_w, curvature = logistic_optimum(base.dataset.train_features, base.dataset.train_labels)
     best = base.model.evaluate(
         best_w.astype(np.float32), base.dataset.train_features, base.dataset.train_labels
     )[0]

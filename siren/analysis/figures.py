@@ -75,6 +75,8 @@ _STYLE: dict[str, Any] = {
 }
 _SIZE_INCHES = (16.0, 10.0)
 _DPI = 100
+NOTEBOOK_INCHES = (11.0, 4.4)
+_NOTEBOOK_DPI = 80
 
 
 def run_figure(records: Sequence[EpochRecord], summary: RunSummary, path: Path) -> None:
@@ -228,6 +230,31 @@ def styled_figure(path: Path, size_inches: tuple[float, float] = _SIZE_INCHES) -
         raise RunFolderError(
             f"could not write {path}: {error.strerror}; choose another file or free space"
         ) from error
+
+
+def use_style(size_inches: tuple[float, float] = NOTEBOOK_INCHES) -> None:
+    """Makes what pyplot draws from now on look like Siren's other figures; meant for notebooks.
+
+    Args:
+        size_inches: Width and height of a figure that names none.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    # A font of 11 points: titles of panels that lie side by side are whole sentences.
+    changes = {
+        "font.size": 11,
+        "axes.titlesize": 11.5,
+        "figure.figsize": size_inches,
+        "figure.dpi": _NOTEBOOK_DPI,
+        "savefig.dpi": _NOTEBOOK_DPI,
+        "figure.constrained_layout.use": True,
+    }
+    mpl.rcParams.update(_STYLE | changes)  # type: ignore[arg-type]  # its stub wants literal keys
 
 
 def _plot_losses(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siren.analysis.figures import compare_figure, run_figure
+from siren.analysis.figures import compare_figure, run_figure, use_style
 from siren.errors import MissingExtraError, RunFolderError
 from siren.types import StopReason
 from tests.analysis import samples
@@ -82,3 +82,11 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"siren-scheduler\[plot\]"):
         run_figure((), samples.summary(), tmp_path / "run.png")
+
+
+def test_notebooks_draw_in_the_style_of_the_other_figures():
+    with mpl.rc_context():
+        use_style((5.0, 2.5))
+        assert mpl.rcParams["figure.figsize"] == [5.0, 2.5]
+        assert mpl.rcParams["text.parse_math"] is False  # "$2 of $3" are dollars
+        assert mpl.rcParams["axes.titlelocation"] == "left"
