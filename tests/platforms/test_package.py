@@ -151,7 +151,9 @@ def test_the_aws_package_is_small_and_trimmed(aws: Package) -> None:
     names = names_of(aws)
     assert aws.zipped_bytes <= SMALL_BYTES
     assert not aws.needs_s3
-    assert {"numpy/__init__.py", "redis/__init__.py", "hiredis/__init__.py", "workload/model.py"} <= set(names)
+    assert {"numpy/__init__.py", "redis/__init__.py", "hiredis/__init__.py", "workload/model.py"} <= set(
+        names
+    )
     for top in ("numpy/", "hiredis/"):
         assert any(name.startswith(top) and name.endswith("313-x86_64-linux-gnu.so") for name in names)
     assert not [name for name in names if "/tests/" in name or name.endswith((".pyi", ".h", ".a"))]
