@@ -27,15 +27,20 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, Self
 
+from siren.types import Usage
+
 
 class SirenError(Exception):
     """Root of every error that Siren raises on purpose; it can be sent to another process.
 
     Attributes:
         exit_code: Of a command that it ends.
+        unlaunched: What is billed for an epoch that ended with it although none of its functions can have
+            run; None where some may have, or it ended no epoch.
     """
 
     exit_code = 1
+    unlaunched: Usage | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How it is sent: by its message and its data, whatever its constructor takes."""

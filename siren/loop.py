@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from siren.errors import ActionError
+from siren.errors import ActionError, SirenError
 from siren.money.amounts import exact
 from siren.money.bill import Bill
 from siren.money.ledger import Ledger
 from siren.money.pricer import RunTotals
 from siren.platforms.base import Platform
 from siren.policies.base import JobView, Policy
-from siren.types import Decision, EpochRecord, EpochReport, EpochStatus, StopReason
+from siren.types import Decision, EpochRecord, EpochReport, EpochStatus, StopReason, Usage
 from siren.worlds.costing import EpochPlan, Outlook
 
 EXPLODED = 20.0
@@ -129,8 +129,10 @@ class JobLoop:
 
     def decide(self) -> tuple[Decision, EpochPlan] | None:
         """What the policy wants next, with its reservation; None if nothing useful can be paid."""
-        outlook = Outlook(self.platform.clock_s, self.epoch, self.totals, self.ledger.left_usd)
-        self.view.outlook = outlook
+        platform = self.platform
+        self.view.outlook = Outlook(
+            platform.clock_s, self.epoch, self.totals, self.ledger.left_usd, platform.idle_s
+        )
         self.view.learn(self.records)
         decision = self.policy.decide(self.records)
         plan = self.view.plan(decision.action) if decision else None
@@ -152,6 +154,9 @@ class JobLoop:
         except ActionError:  # refused before anything was launched
             self.ledger.release_for_replay()
             raise
+        except SirenError as error:
+            self._abandon(error.unlaunched)
+            raise
         except BaseException:
             self._abandon()
             raise
@@ -165,14 +170,17 @@ class JobLoop:
         self.records.append(record)
         self.totals = self.totals.after(record.status.report.usage)
 
-    def _abandon(self) -> None:
-        """Closes the reservation of an epoch that failed."""
+    def _abandon(self, unlaunched: Usage | None = None) -> None:
+        """Closes the reservation of an epoch that failed: in full, unless it is known what was used."""
         if self.ledger.open_reservation is None:
             return
         if self.platform.replays:
             self.ledger.release_for_replay()
-        else:
+        elif unlaunched is None:
             self.ledger.charge_worst_case()
+        else:
+            bill = self.view.costing.pricer.price_epoch(unlaunched, previous=self.totals)
+            self.ledger.charge_failed(bill.total)
 
     def _status(self, report: EpochReport, plan: EpochPlan) -> EpochStatus:
         bill = self.view.costing.pricer.price_epoch(report.usage, previous=self.totals)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 from siren.channels.base import ChannelProperties, StoreError
 from siren.channels.s3 import MAX_BYTES, ObjectStore
 
 
-def probe_store(store: ObjectStore, prefix: str) -> ChannelProperties:
+def probe_store(store: ObjectStore, key: str) -> ChannelProperties:
     """Writes one small object a few times and sees which conditions the store enforces.
 
     `ChannelProperties.require` then refuses a rule that needs more.
 
     Args:
-        store: A store that allows keys under `prefix`; the object stays there.
-        prefix: Ends with a slash.
+        store: A store that allows this key.
+        key: Of the object, which stays there; new.
 
     Raises:
         StoreError: It does not store at all, or refuses a write whose condition holds.
     """
-    key = f"{prefix}probe-{uuid.uuid4().hex}"
     first = _write(store, key, b"1", if_none=True)
     if first is None:
         raise StoreError(f"the store says that {key}, which is new, exists: use another S3 server")

@@ -77,6 +77,7 @@ class ObjectStore:
 
     Attributes:
         puts, gets: Requests so far, by price.
+        received_bytes: What was read.
     """
 
     def __init__(self, client: Any, bucket: str, prefixes: tuple[str, ...]) -> None:
@@ -84,7 +85,7 @@ class ObjectStore:
         self._bucket = bucket
         self._prefixes = prefixes
         self._lock = threading.Lock()
-        self.puts = self.gets = 0
+        self.puts = self.gets = self.received_bytes = 0
 
     def get(self, key: str, bytes_max: int) -> Object | None:
         """An object of at most `bytes_max` bytes; None if there is none.
@@ -133,6 +134,8 @@ class ObjectStore:
             answer = self._ask({404}, self._client.get_object, Key=key, **options)
             if answer is None:
                 return None
+            with self._lock:
+                self.received_bytes += answer["ContentLength"]
             if answer["ContentLength"] > bytes_max:
                 answer["Body"].close()
                 raise MessageError(

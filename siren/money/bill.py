@@ -20,7 +20,8 @@ ITEMS = (
     "transfer",
     "unconfirmed",
 )
-"""What a bill may name. `unconfirmed` is a reservation charged in full: what it really cost is unknown."""
+"""What a bill may name. `unconfirmed` is what an epoch costs at most that failed: its reservation in full if
+nobody knows what it used."""
 
 
 class Bill(Mapping[str, Decimal]):

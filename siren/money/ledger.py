@@ -4,7 +4,7 @@ One JSON line per entry, appended and fsynced before the call returns:
 
     {"record":"reserve","epoch":1,"usd":"0.25"}            before the epoch is launched
     {"record":"settle","epoch":1,"bill":{"compute":...}}   once its bill is known
-    {"record":"release","epoch":1}                         the epoch cost nothing and runs again (twin)
+    {"record":"release","epoch":1}                         the epoch cost nothing and runs again
 
 A crash in the middle of a write leaves a last line without its newline. The entry in it was not yet
 promised to anybody, so loading drops it: a torn reservation was not launched, and a torn settlement
@@ -211,13 +211,31 @@ class Ledger:
             LedgerError: No reservation is open.
             RunFolderError: It could not be written; the reservation stays open.
         """
+        return self.charge_failed(self._need_open("charge").usd)
+
+    def charge_failed(self, usd: Decimal) -> Bill:
+        """Settle the open reservation at what its epoch, which failed, costs at most, as `unconfirmed`.
+
+        Args:
+            usd: With 0 the reservation is dropped.
+
+        Returns:
+            The bill that was settled.
+
+        Raises:
+            LedgerError: No reservation is open, or it is exceeded.
+            RunFolderError: It could not be written; the reservation stays open.
+        """
         reservation = self._need_open("charge")
-        bill = Bill({"unconfirmed": reservation.usd})
-        self.settle(reservation.epoch, bill)
+        bill = Bill({"unconfirmed": usd})
+        if bill.total:
+            self.settle(reservation.epoch, bill)
+        else:
+            self.release_for_replay()
         return bill
 
     def release_for_replay(self) -> None:
-        """Drop the open reservation because its epoch cost nothing and will run again (twin only).
+        """Drop the open reservation because its epoch cost nothing and will run again.
 
         Raises:
             LedgerError: No reservation is open.

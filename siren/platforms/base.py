@@ -59,7 +59,8 @@ class Platform(Protocol):
         """Runs one epoch.
 
         Raises:
-            ActionError, WorkloadError, PlatformError: Nothing was changed.
+            ActionError, WorkloadError, PlatformError: Nothing was changed; `SirenError.unlaunched` says what
+                is billed all the same, where that is known.
         """
         ...
 
@@ -75,6 +76,14 @@ class Platform(Protocol):
     @property
     def clock_s(self) -> float:
         """Time of the run so far, on the platform's clock."""
+        ...
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the run first began that are not on `clock_s`; 0 on a virtual clock.
+
+        Between epochs, and before the run was resumed, what is paid by the hour is billed as well.
+        """
         ...
 
     def save(self) -> tuple[Tensors, State]:

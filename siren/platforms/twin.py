@@ -66,6 +66,11 @@ class TwinPlatform:
         """See `Platform.clock_s`."""
         return self._twin.clock_s
 
+    @property
+    def idle_s(self) -> float:
+        """See `Platform.idle_s`."""
+        return 0.0
+
     def save(self) -> tuple[Tensors, State]:
         """See `Platform.save`."""
         return self._twin.save()

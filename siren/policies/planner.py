@@ -45,7 +45,7 @@ class PlannerPolicy:
             self._tell(job, record)
         if not np.isfinite(self._energy).all():
             return None
-        left_usd, elapsed_s = float(job.outlook.left_usd), job.outlook.elapsed_s
+        left_usd, elapsed_s = float(job.outlook.left_usd), job.outlook.standing_s
         plan = self._planner.plan(self._energy, left_usd, elapsed_s=elapsed_s, last=self._last)
         grid = self._planner.grid
         wanted = Action(int(grid.functions[plan.first.level]), int(grid.memory_mb[plan.first.size]))

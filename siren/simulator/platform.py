@@ -246,6 +246,11 @@ class LawPlatform(ABC):
         """See `Platform.clock_s`."""
         return float(self._state.values[0, Col.ELAPSED_S])
 
+    @property
+    def idle_s(self) -> float:
+        """See `Platform.idle_s`."""
+        return 0.0
+
     def save(self) -> tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]:
         """See `Platform.save`."""
         return {name: array.copy() for name, array in self._state._asdict().items()}, {}

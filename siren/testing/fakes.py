@@ -124,6 +124,11 @@ class FakePlatform:
         """See `Platform.clock_s`."""
         return self._clock_s
 
+    @property
+    def idle_s(self) -> float:
+        """See `Platform.idle_s`."""
+        return 0.0
+
     def save(self) -> tuple[Tensors, State]:
         """See `Platform.save`."""
         state = {"epoch": self._epoch, "clock_s": self._clock_s, "totals": self._totals.to_json()}

@@ -22,6 +22,7 @@ from siren.units import BYTES_PER_MB, MB_PER_GB, SECONDS_PER_HOUR, SECONDS_PER_M
 from siren.worlds import laws, requests
 from siren.worlds.expectation import ExpectedEpoch, expect_epoch
 from siren.worlds.laws import Job
+from siren.worlds.real import RERUNS, RealEpoch
 from siren.worlds.requests import Requests
 from siren.worlds.world import World
 
@@ -34,10 +35,6 @@ EVALUATOR_SLACK = 2.0
 
 LIFETIMES = 24
 """Functions of real platforms that go on with one share of an epoch after another, at most: 6 hours."""
-
-RERUNS = 2
-"""Beyond those, a real platform may repeat a function so often, inside the same reservation, when it is
-killed or its answer lost."""
 
 PREPARATION_S = 600.0
 """Time that a real platform may take for what is no function's: storing the data, publishing a version."""
@@ -58,12 +55,19 @@ class Outlook:
         epoch: Number of the next epoch; 1 is the first.
         totals: What the run has been billed for.
         left_usd: What is left of the budget.
+        idle_s: What the run has beyond that clock, see `Platform.idle_s`.
     """
 
     elapsed_s: float
     epoch: int
     totals: RunTotals
     left_usd: Decimal
+    idle_s: float = 0.0
+
+    @property
+    def standing_s(self) -> float:
+        """Since when there is a bill for what is paid by the hour, in seconds."""
+        return self.elapsed_s + self.idle_s
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ class Costing:
         setup = self.setup_puts * float(self.pricer.s3_put_usd) if outlook.epoch == 1 else 0.0
         usd = np.full(np.shape(duration_s), setup)
         if self.uses_cache:
-            hours = np.ceil((outlook.elapsed_s + duration_s) / SECONDS_PER_HOUR) - outlook.totals.cache_hours
+            hours = np.ceil((outlook.standing_s + duration_s) / SECONDS_PER_HOUR) - outlook.totals.cache_hours
             usd += np.maximum(hours, 0.0) * float(self.pricer.cache_usd_per_h)
         return usd
 
@@ -254,26 +258,35 @@ class Costing:
         """The most of everything that an epoch can use."""
         n, billing, limits = action.functions, self.world.billing, self.world.limits
         evaluations = 1 if self.job.evaluator_is_function else 0
-        reruns = RERUNS if self.lifetimes_max > 1 else 0
-        puts, gets = self._most_requests(action, timeout_s, lifetimes, first=outlook.epoch == 1)
-        return EpochBounds(
+        bounds = EpochBounds(
             functions=n,
             memory_mb=action.memory_mb,
             timeout_s=timeout_s,
             max_init_s=limits.init_max,
-            retries=reruns,
             reruns=lifetimes - 1,
             spares=spares,
             ephemeral_mb=billing.ephemeral_storage,
-            s3_puts=puts,
-            s3_gets=gets,
             s3_gb_s=self.stored_gb(n) * self.longest_s(action, timeout_s, lifetimes),
-            log_bytes=(n + evaluations) * (lifetimes + reruns) * billing.log_per_invocation,
+            log_bytes=(n + evaluations) * lifetimes * billing.log_per_invocation,
             egress_bytes=int(laws.egress_bytes(self.job, n)),
             cache_until_s=self._cache_until_s(action, timeout_s, outlook, lifetimes),
             evaluations=evaluations,
             evaluator_memory_mb=action.memory_mb if evaluations else 0,
             evaluator_timeout_s=timeout_s if evaluations else 0.0,
+        )
+        if self.lifetimes_max == 1:
+            puts, gets = self._most_requests(action, first=outlook.epoch == 1)
+            return replace(bounds, s3_puts=puts, s3_gets=gets)
+        real = self.real_epoch(action, timeout_s, lifetimes)
+        puts, gets = real.requests()
+        return replace(
+            bounds,
+            retries=RERUNS,
+            s3_puts=puts,
+            s3_gets=gets,
+            s3_gb_s=bounds.s3_gb_s + real.kept_gb_s(),
+            log_bytes=(n + evaluations) * (lifetimes + RERUNS) * billing.log_per_invocation,
+            egress_bytes=real.egress_bytes(),
         )
 
     def check_action(self, action: Action) -> None:
@@ -343,7 +356,11 @@ class Costing:
 
     def _cache_until_s(self, action: Action, timeout_s: int, outlook: Outlook, lifetimes: int) -> float:
         """The run's clock when an epoch may need its cache no longer; 0 without a cache."""
-        return outlook.elapsed_s + self.longest_s(action, timeout_s, lifetimes) if self.uses_cache else 0.0
+        return outlook.standing_s + self.longest_s(action, timeout_s, lifetimes) if self.uses_cache else 0.0
+
+    def idle_usd(self, outlook: Outlook) -> Decimal:
+        """What the cache has cost by now and is not billed yet: it also ran while nothing was trained."""
+        return self.pricer.cache_usd(outlook.standing_s if self.uses_cache else 0.0, outlook.totals)
 
     def longest_s(self, action: Action, timeout_s: int, lifetimes: int = 1) -> float:
         """Seconds from launch to the end of the evaluation, if everything takes as long as it may."""
@@ -354,21 +371,17 @@ class Costing:
             landed_s = (lifetimes + RERUNS) * landed_s + PREPARATION_S
         return float(landed_s + epoch.merge_s + epoch.evaluate_s)
 
-    def requests_of_function(self, action: Action, timeout_s: int) -> Requests:
-        """S3 requests that one invocation of a real platform is expected not to exceed, without retries."""
-        n, epoch = action.functions, self.epoch_laws(action)
-        most = requests.lawful(self.job, n, epoch, 0).plus(requests.beside(self.job, n, epoch, timeout_s))
-        return Requests(math.ceil(most.puts / n), math.ceil(most.gets / n))
+    def real_epoch(self, action: Action, timeout_s: int, lifetimes: int) -> RealEpoch:
+        """What an epoch of real functions may use where it is more than the laws count."""
+        retries = action.functions * self.retry_limit(action)
+        epoch, objects = self.epoch_laws(action), self.setup_puts - 1
+        return RealEpoch(self.job, action.functions, epoch, timeout_s, lifetimes, retries, objects)
 
-    def _most_requests(self, action: Action, timeout_s: int, lifetimes: int, *, first: bool) -> Requests:
-        """S3 requests that an epoch cannot exceed."""
-        n, epoch = action.functions, self.epoch_laws(action)
-        most = requests.lawful(self.job, n, epoch, n * self.retry_limit(action))
-        if self.lifetimes_max == 1:
-            return most.plus(Requests(self.setup_puts if first else 0, 0))
-        own = requests.of_manager(self.job, n, self.setup_puts - 1)
-        most = most.plus(requests.beside(self.job, n, epoch, timeout_s))
-        return own.plus(most, lifetimes).plus(self.requests_of_function(action, timeout_s), RERUNS * n)
+    def _most_requests(self, action: Action, *, first: bool) -> Requests:
+        """S3 requests that an epoch on the twin cannot exceed."""
+        n = action.functions
+        most = requests.lawful(self.job, n, self.epoch_laws(action), n * self.retry_limit(action))
+        return most.plus(Requests(self.setup_puts if first else 0, 0))
 
 
 def make_costing(world: World, job: Job, *, lifetimes_max: int = 1) -> Costing:

@@ -53,19 +53,19 @@ def store(s3_url):
 
 
 def test_the_server_of_the_tests_enforces_conditions(store):
-    properties = probe_store(store, "runs/races/")
+    properties = probe_store(store, "runs/races/probe")
     assert properties.compare_and_swap
     properties.require("cas", 4_000_000)
 
 
 @pytest.mark.parametrize("ignored", ["IfMatch", "IfNoneMatch"])
 def test_a_store_that_accepts_a_stale_write_is_refused_for_cas(ignored):
-    properties = probe_store(ObjectStore(Lenient({ignored}), BUCKET, ("p/",)), "p/")
+    properties = probe_store(ObjectStore(Lenient({ignored}), BUCKET, ("p/",)), "p/probe")
     assert not properties.compare_and_swap
     with pytest.raises(StoreError, match="older version"):
         properties.require("cas", 100)
     properties.require("average", 100)
-    assert probe_store(ObjectStore(Lenient(set()), BUCKET, ("p/",)), "p/").compare_and_swap
+    assert probe_store(ObjectStore(Lenient(set()), BUCKET, ("p/",)), "p/probe").compare_and_swap
 
 
 class Forgetful(Lenient):
@@ -84,10 +84,10 @@ class Closed(Lenient):
 
 
 def test_a_store_whose_answers_get_lost_is_not_taken_for_one_that_refuses():
-    assert probe_store(ObjectStore(Forgetful(set()), BUCKET, ("p/",)), "p/").compare_and_swap
-    assert not probe_store(ObjectStore(Forgetful({"IfMatch"}), BUCKET, ("p/",)), "p/").compare_and_swap
+    assert probe_store(ObjectStore(Forgetful(set()), BUCKET, ("p/",)), "p/probe").compare_and_swap
+    assert not probe_store(ObjectStore(Forgetful({"IfMatch"}), BUCKET, ("p/",)), "p/probe").compare_and_swap
     with pytest.raises(StoreError, match="use another S3 server"):
-        probe_store(ObjectStore(Closed(set()), BUCKET, ("p/",)), "p/")
+        probe_store(ObjectStore(Closed(set()), BUCKET, ("p/",)), "p/probe")
 
 
 def test_what_a_channel_cannot_carry_is_refused():

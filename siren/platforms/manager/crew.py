@@ -17,7 +17,7 @@ from siren.platforms.manager.invoker import Answer, Fate
 from siren.platforms.manager.purse import Charge, Purse
 from siren.platforms.manager.report_line import Report
 from siren.worker.messages import MessageError, Status, Task
-from siren.worlds.costing import RERUNS
+from siren.worlds.real import ANSWER_BYTES, RERUNS, Shares
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,9 @@ STALLED = 2
 class Invokes(Protocol):
     """What a crew needs of an `Invoker`."""
 
-    async def invoke(self, function: str, payload: bytes, *, longest_s: float) -> Answer:
+    async def invoke(
+        self, function: str, payload: bytes, *, longest_s: float, on_sent: Callable[[], None]
+    ) -> Answer:
         """See `Invoker.invoke`."""
         ...
 
@@ -107,15 +109,14 @@ class Terms:
     Attributes:
         longest_ms: Its most billed milliseconds.
         granularity_ms: Billed milliseconds are rounded up to a multiple of this, as the world says.
-        s3_puts, s3_gets: Its most requests to S3.
+        shares: Its most requests to S3.
         answer_s: Silence after which its answer counts as lost.
         larger_mb: The next memory size of the world; None at the largest.
     """
 
     longest_ms: int
     granularity_ms: int
-    s3_puts: int
-    s3_gets: int
+    shares: Shares
     answer_s: float
     larger_mb: int | None
 
@@ -129,6 +130,9 @@ class Crew:
         purse: What the reservation holds.
         terms: What an invocation may take.
         memory_mb: Memory of the epoch's action.
+
+    Attributes:
+        launched: Invocations that ran, or may have: what was refused, or never sent, is not among them.
     """
 
     def __init__(
@@ -141,6 +145,7 @@ class Crew:
         self._arns: dict[int, str] = {}
         self._publishing = asyncio.Lock()
         self._answered = 0.0
+        self.launched = 0
 
     async def run(self, tasks: list[Task], within_s: float) -> Outcome:
         """Runs every task to its end.
@@ -179,9 +184,8 @@ class Crew:
         """Invokes one function until its quota is done or nothing more fits."""
         failures, stalled = 0, 0
         while not member.ended:
-            worst = Charge(
-                member.memory_mb * self._terms.longest_ms, 1, self._terms.s3_puts, self._terms.s3_gets
-            )
+            worst_mb_ms = member.memory_mb * self._terms.longest_ms
+            worst = Charge(worst_mb_ms, 1, *self._terms.shares.of(member.task.worker), ANSWER_BYTES)
             if not await self._purse.take(worst):
                 member.ended = member.ended or "what is left of the reservation does not cover another try"
                 return
@@ -214,7 +218,7 @@ class Crew:
         wait_s = BACKOFF_S
         unreachable_since = None
         while True:
-            answer = await self._invoker.invoke(arn, payload, longest_s=self._terms.answer_s)
+            answer = await self._send(arn, payload)
             unreachable_since = self._unreachable_since(answer, unreachable_since)
             if answer.fate is not Fate.REFUSED:
                 break
@@ -231,6 +235,24 @@ class Crew:
         status = _status(member.task, answer.payload)
         member.statuses.append(status)
         return answer, status, None
+
+    async def _send(self, arn: str, payload: bytes) -> Answer:
+        """One request; it counts as launched from when it leaves, until Lambda says that it did not run."""
+        sent = False
+
+        def leaves() -> None:
+            nonlocal sent
+            self.launched += not sent
+            sent = True
+
+        try:
+            answer = await self._invoker.invoke(arn, payload, longest_s=self._terms.answer_s, on_sent=leaves)
+        except PlatformError:
+            self.launched -= sent
+            raise
+        if answer.fate is Fate.REFUSED:
+            self.launched -= sent
+        return answer
 
     def _unreachable_since(self, answer: Answer, since: float | None) -> float | None:
         """Since when a function has been refused nothing but connections; None if it reached Lambda.
@@ -284,8 +306,8 @@ class Crew:
         if answer.report is not None:
             mb_ms = -(-answer.report.billed_ms // step_ms) * step_ms * memory_mb
         if status is None:
-            return replace(worst, mb_ms=mb_ms)
-        return Charge(mb_ms, 1, status.s3_puts, status.s3_gets)
+            return replace(worst, mb_ms=mb_ms, answer_bytes=max(worst.answer_bytes, answer.received_bytes))
+        return Charge(mb_ms, 1, status.s3_puts, status.s3_gets, answer.received_bytes)
 
     def _enlarge(self, member: Member, failure: Failure) -> None:
         """Gives a function that ran out of memory the next size, once."""

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from siren.hsp.quotas import Quotas
 from siren.platforms.manager.crew import Member, Outcome
-from siren.types import EpochReport, GradientStatistics, UpdateRule, Usage
+from siren.platforms.manager.purse import Charge
+from siren.platforms.manager.staging import Traffic
+from siren.types import Action, EpochReport, GradientStatistics, UpdateRule, Usage
 from siren.units import MS_PER_S
 from siren.worker.outcome import Outcome as Model
 from siren.worlds.costing import Costing, EpochPlan
-from siren.worlds.laws import BARRIER_RULES, egress_bytes
+from siren.worlds.laws import BARRIER_RULES
 
 Params = NDArray[np.float32]
 
@@ -25,8 +27,7 @@ class Course:
 
     Attributes:
         epoch: 1 for the first.
-        began_s: The run's clock at its beginning.
-        began_unix: The same in Unix time, as functions tell theirs.
+        began_unix: Its beginning in Unix time, as functions tell theirs.
         barrier_s: From there to the end of the last function.
         duration_s: From there to the end of the evaluation.
         plan, split: How it was laid out.
@@ -34,11 +35,12 @@ class Course:
         before: The model that it started from.
         model: What it led to.
         loss, accuracy: Held-out, of the model after it.
-        s3_puts, s3_gets: The manager's own requests.
+        traffic: What the manager itself asked of the bucket.
+        left_s: Seconds for which there was what the epoch put into the bucket, or will be.
+        standing_s: Since the run first began.
     """
 
     epoch: int
-    began_s: float
     began_unix: float
     barrier_s: float
     duration_s: float
@@ -49,8 +51,9 @@ class Course:
     model: Model
     loss: float
     accuracy: float
-    s3_puts: int
-    s3_gets: int
+    traffic: Traffic
+    left_s: float
+    standing_s: float
 
 
 def report(costing: Costing, course: Course) -> EpochReport:
@@ -86,7 +89,13 @@ def report(costing: Costing, course: Course) -> EpochReport:
         usage=_usage(costing, course),
         throttles=course.outcome.throttles,
         retries=course.outcome.retries,
+        init_s=_init_s(members),
     )
+
+
+def _init_s(members: list[Member]) -> float:
+    told = [each.init_ms / MS_PER_S for member in members for each in member.reports if each.init_ms > 0]
+    return sum(told) / max(1, len(told))
 
 
 def _parts(member: Member, course: Course) -> tuple[float, float, float, float, float]:
@@ -144,16 +153,36 @@ def _gradients(course: Course, rule: UpdateRule) -> GradientStatistics:
 
 
 def _usage(costing: Costing, course: Course) -> Usage:
-    used, billing, action = course.outcome.used, costing.world.billing, course.plan.action
+    used, plan = course.outcome.used, course.plan
+    real = costing.real_epoch(plan.action, plan.timeout_s, plan.lifetimes)
+    stored_gb_s = float(costing.stored_gb(plan.action.functions)) * course.duration_s
+    stored_gb_s += real.left_gb_s(used.requests, course.left_s)
+    return usage_of(costing, plan.action, used, course.traffic, stored_gb_s, course.standing_s)
+
+
+def usage_of(
+    costing: Costing, action: Action, used: Charge, traffic: Traffic, s3_gb_s: float, standing_s: float
+) -> Usage:
+    """What an epoch is billed for.
+
+    Args:
+        costing: Laws and prices.
+        action: What it ran on.
+        used: What its functions used.
+        traffic: What the manager itself asked of the bucket.
+        s3_gb_s: GB that were stored times seconds.
+        standing_s: Since the run first began: so long its cache has been there.
+    """
+    billing = costing.world.billing
     return Usage(
         memory_mb=action.memory_mb,
         billed_ms=-(-used.mb_ms // action.memory_mb),
         requests=used.requests,
         ephemeral_mb=billing.ephemeral_storage,
-        s3_puts=used.s3_puts + course.s3_puts,
-        s3_gets=used.s3_gets + course.s3_gets,
-        s3_gb_s=costing.stored_gb(action.functions) * course.duration_s,
+        s3_puts=used.s3_puts + traffic.puts,
+        s3_gets=used.s3_gets + traffic.gets,
+        s3_gb_s=s3_gb_s,
         log_bytes=used.requests * billing.log_per_invocation,
-        egress_bytes=int(egress_bytes(costing.job, action.functions)),
-        cache_s=course.began_s + course.duration_s if costing.uses_cache else 0.0,
+        egress_bytes=traffic.received_bytes + used.answer_bytes,
+        cache_s=standing_s if costing.uses_cache else 0.0,
     )

@@ -14,8 +14,9 @@ import ipaddress
 import json
 import socket
 import threading
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -91,6 +92,7 @@ class Answer:
         throttled: Whether it was refused for its rate or number.
         unreachable: Whether it was refused because no connection to Lambda could be made.
         detail: What went wrong, in one line.
+        received_bytes: Its size, headers included.
     """
 
     fate: Fate
@@ -101,6 +103,7 @@ class Answer:
     throttled: bool = False
     unreachable: bool = False
     detail: str = ""
+    received_bytes: int = 0
 
 
 class Invoker:
@@ -135,13 +138,16 @@ class Invoker:
             future.cancel()
             raise
 
-    async def invoke(self, function: str, payload: bytes, *, longest_s: float) -> Answer:
+    async def invoke(
+        self, function: str, payload: bytes, *, longest_s: float, on_sent: Callable[[], None] = lambda: None
+    ) -> Answer:
         """Invokes a function and waits for what it returns; runs on the loop.
 
         Args:
             function: ARN of a published version.
             payload: JSON.
             longest_s: Silence after which the answer counts as lost; above the version's timeout.
+            on_sent: Called before the request leaves: the function cannot run unless it was.
 
         Raises:
             PlatformError: The request is wrong, or forbidden; it did not run.
@@ -158,6 +164,7 @@ class Invoker:
                 headers=dict(request.headers.items()),
                 timeout=timeout,
                 proxy=self._proxy,
+                trace_request_ctx=on_sent,
             ) as response:
                 body = await response.read()
         except (
@@ -168,13 +175,18 @@ class Invoker:
             return Answer(Fate.REFUSED, unreachable=True, detail=_said(error))
         except (self._aiohttp.ClientError, OSError, TimeoutError) as error:
             return Answer(Fate.LOST, detail=_said(error))
-        return self._api.answer(function, response.status, dict(response.headers.items()), body)
+        headers = dict(response.headers.items())
+        received_bytes = len(body) + sum(len(name) + len(value) for name, value in response.raw_headers)
+        answer = self._api.answer(function, response.status, headers, body)
+        return replace(answer, received_bytes=received_bytes)
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = self._aiohttp.TCPConnector(limit=IN_FLIGHT, socket_factory=_socket)
+            trace = self._aiohttp.TraceConfig()
+            trace.on_request_headers_sent.append(_leaves)
             self._session = self._aiohttp.ClientSession(
-                connector=connector, auto_decompress=False, trust_env=False
+                connector=connector, auto_decompress=False, trust_env=False, trace_configs=[trace]
             )
         return self._session
 
@@ -262,6 +274,11 @@ class _Api:
             return Answer(Fate.LOST, detail=detail)
         hint = "look at its permissions" if status == 403 else "deploy it again, or report a defect in Siren"
         raise PlatformError(f"Lambda refuses to invoke {function}: {detail}; {hint}")
+
+
+async def _leaves(session: aiohttp.ClientSession, context: SimpleNamespace, parameters: object) -> None:
+    """aiohttp calls it before it writes the first byte of a request."""
+    context.trace_request_ctx()
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:

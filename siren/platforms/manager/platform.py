@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 
 from siren.channels.base import StoreError
 from siren.channels.objects import NotFiniteError
-from siren.errors import ActionError, ChannelError, PlatformError
+from siren.errors import ActionError, ChannelError, PlatformError, SirenError
 from siren.hsp import quotas
 from siren.money.pricer import RunTotals
 from siren.platforms.backend import Backend
 from siren.platforms.base import State, Tensors
 from siren.platforms.manager.crew import Crew, Outcome, Terms
-from siren.platforms.manager.epoch_report import Course, report
+from siren.platforms.manager.epoch_report import Course, report, usage_of
 from siren.platforms.manager.invoker import Invoker
 from siren.platforms.manager.purse import Charge, Purse
 from siren.platforms.manager.site import Site
-from siren.platforms.manager.staging import Staging, describe_data
+from siren.platforms.manager.staging import Staging, Traffic, describe_data, objects_of
 from siren.platforms.manager.tasks import Epoch, tasks_of
 from siren.platforms.manager.versions import Versions
-from siren.types import Action, ChannelKind, EpochReport
+from siren.types import Action, ChannelKind, EpochReport, Usage
 from siren.worker.messages import DataRef, MessageError, Task
 from siren.worker.outcome import Outcome as Model
 from siren.worker.outcome import epoch_outcome
 from siren.workloads.workload import Workload
-from siren.worlds import requests
 from siren.worlds.costing import Costing, EpochPlan, Outlook
+from siren.worlds.real import ANSWER_BYTES, KEPT_S
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ class FunctionPlatform:
         self.tell: Callable[[str], None] = log.info
         self._params: Params = workload.init(seed)
         self._clock_s, self._epoch, self._launches = 0.0, 0, 0
+        self._began_unix: float | None = None
         self._data: DataRef | None = None
         self._open: _Connected | None = None
         self._warm: dict[tuple[int, int], tuple[int, float]] = {}
@@ -116,10 +117,10 @@ class FunctionPlatform:
         return self._workload.evaluate(self._params)
 
     def connect(self) -> None:
-        """Makes the site ready and sees that it keeps the promises that the job needs.
+        """Makes the site ready; asks nothing of it that is billed.
 
         Raises:
-            UsageError, PlatformError: It is not to be had, or its store is not good enough.
+            UsageError, PlatformError: It is not to be had.
         """
         if self._open is not None:
             return
@@ -130,12 +131,9 @@ class FunctionPlatform:
                 f"platform {self.name} has no cache, which --channel redis needs: deploy one with `python -m "
                 "siren.deploy --channel redis`, or use --channel s3 with --update-rule average, sync or cas"
             )
-        staging = Staging(backend, self._run)
-        with _storage():
-            if job.channel is ChannelKind.S3:
-                staging.probe(job.update_rule.value, job.model_bytes)
         versions = Versions(backend, grounds.code_sha256)
-        self._open = _Connected(backend, Invoker(backend), staging, versions)
+        self._open = _Connected(backend, Invoker(backend), Staging(backend, self._run), versions)
+        self._began_unix = self._began_unix or time.time()
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -163,28 +161,31 @@ class FunctionPlatform:
         self.connect()
         assert self._open is not None
         assert self._data is not None
-        store = self._open.staging.store
-        puts, gets = store.puts, store.gets
+        staging = self._open.staging
+        before = staging.traffic
         self._launches += 1
         epoch = Epoch(self._run, self._epoch + 1, self._launches, self._seed)
         split, tasks = tasks_of(
             self._workload, self._costing.job, self._data, self._open.backend, plan, epoch
         )
-        with _storage():
-            self._open.staging.put_data(self._data, self._workload)
-            self._open.staging.put_start(tasks[0], self._params)
         crew = self._crew(plan)
         within_s = self._costing.longest_s(plan.action, plan.timeout_s, plan.lifetimes)
-        outcome = self._open.invoker.run(crew.run(tasks, within_s))
+        try:
+            outcome = self._launch(crew, tasks, within_s)
+        except SirenError as error:
+            if not crew.launched:
+                error.unlaunched = self._unlaunched(plan, staging.traffic.since(before), began)
+            raise
         barrier_s = time.monotonic() - began
         model = self._model(crew, tasks[0], outcome, within_s)
         loss, accuracy = self._evaluate(model.params)
+        duration_s = time.monotonic() - began
+        removed = self._remove(tasks[0], outcome)
         course = Course(
             epoch=epoch.number,
-            began_s=self._clock_s,
             began_unix=began_unix,
             barrier_s=barrier_s,
-            duration_s=time.monotonic() - began,
+            duration_s=duration_s,
             plan=plan,
             split=split,
             outcome=replace(outcome, members=outcome.members[: len(tasks)]),
@@ -192,10 +193,47 @@ class FunctionPlatform:
             model=model,
             loss=loss,
             accuracy=accuracy,
-            s3_puts=store.puts - puts,
-            s3_gets=store.gets - gets,
+            traffic=staging.traffic.since(before),
+            left_s=time.monotonic() - began if removed else KEPT_S,
+            standing_s=self._standing_s,
         )
         return self._advance(course)
+
+    def _launch(self, crew: Crew, tasks: list[Task], within_s: float) -> Outcome:
+        """Sees that the store keeps its promises, puts there what functions read, and runs them.
+
+        Raises:
+            ChannelError: The store does not.
+            WorkloadError, PlatformError: See `Crew.run`, `_storage`.
+        """
+        assert self._open is not None
+        assert self._data is not None
+        staging, job = self._open.staging, self._costing.job
+        with _storage():
+            if job.channel is ChannelKind.S3:
+                staging.probe(job.update_rule.value, job.model_bytes)
+            staging.put_data(self._data, self._workload)
+            staging.put_start(tasks[0], self._params)
+        return self._open.invoker.run(crew.run(tasks, within_s))
+
+    def _remove(self, task: Task, outcome: Outcome) -> bool:
+        """Removes what an epoch put into the bucket; whether nothing of it can be there any more.
+
+        A function whose answer was lost may still run and put something there; one that failed may have put
+        there what it did not tell of.
+        """
+        assert self._open is not None
+        statuses = [status for member in outcome.members for status in member.statuses]
+        gone = self._open.staging.remove(objects_of(task, statuses))
+        return gone and len(statuses) == outcome.used.requests
+
+    def _unlaunched(self, plan: EpochPlan, traffic: Traffic, began: float) -> Usage:
+        """What an epoch is billed for of which no function ran: what the manager asked and stored."""
+        costing, action = self._costing, plan.action
+        real = costing.real_epoch(action, plan.timeout_s, plan.lifetimes)
+        stored_gb_s = float(costing.stored_gb(action.functions)) * (time.monotonic() - began)
+        stored_gb_s += real.left_gb_s(0, KEPT_S)
+        return usage_of(costing, action, Charge(), traffic, stored_gb_s, self._standing_s)
 
     def _advance(self, course: Course) -> EpochReport:
         """Moves the job on by an epoch that has ended; its report."""
@@ -212,24 +250,23 @@ class FunctionPlatform:
     def _crew(self, plan: EpochPlan) -> Crew:
         """The crew of an epoch, with what its reservation holds for functions."""
         assert self._open is not None
-        costing, n, memory_mb = self._costing, plan.action.functions, plan.action.memory_mb
+        costing, memory_mb = self._costing, plan.action.memory_mb
         limits, billing = costing.world.limits, costing.world.billing
         outlook = Outlook(self._clock_s, self._epoch + 1, RunTotals(), plan.reserve_usd)
         bounds = costing.bounds(plan.action, plan.timeout_s, outlook, plan.lifetimes, plan.spares)
-        most = costing.pricer.worst_usage(bounds)
+        real = costing.real_epoch(plan.action, plan.timeout_s, plan.lifetimes)
+        most, own = costing.pricer.worst_usage(bounds), real.of_manager()
         larger = [mb for mb in limits.memory_grid if mb > memory_mb]
-        own = requests.of_manager(costing.job, n, costing.setup_puts - 1)
-        each = costing.requests_of_function(plan.action, plan.timeout_s)
         terms = Terms(
             longest_ms=costing.pricer.longest_ms(plan.timeout_s, limits.init_max),
             granularity_ms=billing.granularity,
-            s3_puts=each.puts,
-            s3_gets=each.gets,
+            shares=real.of_functions(),
             answer_s=plan.timeout_s + limits.init_max + ANSWER_SLACK_S,
             larger_mb=larger[0] if larger else None,
         )
         for_functions = most.s3_puts - own.puts, most.s3_gets - own.gets
-        purse = Purse(Charge(most.billed_ms * memory_mb, most.requests, *for_functions))
+        answer_bytes = real.invocations * ANSWER_BYTES
+        purse = Purse(Charge(most.billed_ms * memory_mb, most.requests, *for_functions, answer_bytes))
         versions = self._open.versions
         return Crew(self._open.invoker, lambda mb: versions.arn(mb, plan.timeout_s), purse, terms, memory_mb)
 
@@ -275,14 +312,26 @@ class FunctionPlatform:
         """See `Platform.clock_s`."""
         return self._clock_s
 
+    @property
+    def _standing_s(self) -> float:
+        """Seconds since the run first began, whatever process it was in."""
+        return max(self._clock_s, time.time() - self._began_unix) if self._began_unix else self._clock_s
+
+    @property
+    def idle_s(self) -> float:
+        """See `Platform.idle_s`."""
+        return self._standing_s - self._clock_s
+
     def save(self) -> tuple[Tensors, State]:
         """See `Platform.save`."""
-        return {"params": self._params}, {"epoch": self._epoch, "clock_s": self._clock_s}
+        state = {"epoch": self._epoch, "clock_s": self._clock_s, "began_unix": self._began_unix}
+        return {"params": self._params}, state
 
     def restore(self, tensors: Tensors, state: State) -> None:
         """See `Platform.restore`."""
         self._params = np.array(tensors["params"], np.float32)
         self._epoch, self._clock_s = int(state["epoch"]), float(state["clock_s"])
+        self._began_unix = state["began_unix"] or self._began_unix
 
     def close(self) -> None:
         """See `Platform.close`."""

@@ -20,12 +20,14 @@ class Charge:
         mb_ms: Memory times billed milliseconds: sizes can be mixed, the price is the same for each.
         requests: Invocations.
         s3_puts, s3_gets: Requests to S3, by the two prices.
+        answer_bytes: What Lambda sends back.
     """
 
     mb_ms: int = 0
     requests: int = 0
     s3_puts: int = 0
     s3_gets: int = 0
+    answer_bytes: int = 0
 
     def __add__(self, other: Charge) -> Charge:
         return Charge(
@@ -33,10 +35,13 @@ class Charge:
             self.requests + other.requests,
             self.s3_puts + other.s3_puts,
             self.s3_gets + other.s3_gets,
+            self.answer_bytes + other.answer_bytes,
         )
 
     def __sub__(self, other: Charge) -> Charge:
-        return self + Charge(-other.mb_ms, -other.requests, -other.s3_puts, -other.s3_gets)
+        return self + Charge(
+            -other.mb_ms, -other.requests, -other.s3_puts, -other.s3_gets, -other.answer_bytes
+        )
 
     def within(self, most: Charge) -> bool:
         """Whether nothing of it exceeds `most`."""
@@ -45,6 +50,7 @@ class Charge:
             and self.requests <= most.requests
             and self.s3_puts <= most.s3_puts
             and self.s3_gets <= most.s3_gets
+            and self.answer_bytes <= most.answer_bytes
         )
 
 

@@ -16,9 +16,12 @@ from siren.platforms.manager.invoker import Answer, Fate
 from siren.platforms.manager.purse import Charge, Purse
 from siren.platforms.manager.report_line import Report
 from siren.worker.messages import DataRef, ModelRef, Status, Task
+from siren.worlds.real import ANSWER_BYTES, Shares
+from siren.worlds.requests import Requests
 
 MEMORY, LARGER, LONGEST_MS = 512, 1024, 1000
-TERMS = Terms(LONGEST_MS, 1, s3_puts=10, s3_gets=10, answer_s=5.0, larger_mb=LARGER)
+SHARES = Shares(Requests(10, 10), Requests(10, 10))
+TERMS = Terms(LONGEST_MS, 1, SHARES, answer_s=5.0, larger_mb=LARGER)
 DATA = DataRef("data/" + "0" * 64 + "/", 100, 8, "<f4", (1,), "<f4", 100)
 PUSHES = 4
 
@@ -100,7 +103,10 @@ class Scripted:
         self.script = script
         self.calls: list[tuple[str, Task]] = []
 
-    async def invoke(self, function: str, payload: bytes, *, longest_s: float) -> Answer:
+    async def invoke(
+        self, function: str, payload: bytes, *, longest_s: float, on_sent: Callable[[], None]
+    ) -> Answer:
+        on_sent()
         told = Task.from_json(json.loads(payload))
         count = sum(task.worker == told.worker for _, task in self.calls)
         self.calls.append((function, told))
@@ -113,7 +119,7 @@ def play(
 ) -> tuple[Outcome, Scripted]:
     """The outcome of a crew whose reservation holds `runs` invocations of each function."""
     invoker, count = Scripted(script), functions * runs
-    most = Charge(count * MEMORY * LONGEST_MS, 3 * count, 30 * count, 30 * count)
+    most = Charge(count * MEMORY * LONGEST_MS, 3 * count, 30 * count, 30 * count, 3 * count * ANSWER_BYTES)
 
     async def run() -> Outcome:
         crew = Crew(invoker, lambda memory_mb: f"arn:{memory_mb}", Purse(most), terms, MEMORY)
@@ -190,7 +196,7 @@ def test_a_function_that_makes_no_progress_is_not_run_for_ever():
 def test_a_lost_answer_is_charged_in_full_and_repeated_only_if_that_still_fits():
     outcome, invoker = play(answers(LOST, done), runs=2)
     assert len(invoker.calls) == 2
-    assert outcome.used == Charge((LONGEST_MS + 100) * MEMORY, 2, 11, 12)
+    assert outcome.used == Charge((LONGEST_MS + 100) * MEMORY, 2, 11, 12, ANSWER_BYTES)
     assert (outcome.lost, outcome.retries) == (1, 1)
     with pytest.raises(PlatformError, match="no function of the epoch returned"):
         play(answers(LOST, done), runs=1)
@@ -301,14 +307,16 @@ def test_connections_lost_long_apart_are_not_one_long_loss(monkeypatch):
     class Slow(Scripted):
         """Function 0 runs for long after a lost connection; function 1 loses its own meanwhile."""
 
-        async def invoke(self, function: str, payload: bytes, *, longest_s: float) -> Answer:
-            answer = await super().invoke(function, payload, longest_s=longest_s)
+        async def invoke(
+            self, function: str, payload: bytes, *, longest_s: float, on_sent: Callable[[], None]
+        ) -> Answer:
+            answer = await super().invoke(function, payload, longest_s=longest_s, on_sent=on_sent)
             second = Task.from_json(json.loads(payload)).worker == 1
             await asyncio.sleep(0.4 if answer.unreachable and second else 0.6 * (not answer.unreachable))
             return answer
 
     invoker = Slow(answers(UNREACHABLE, done))
-    most = Charge(2 * MEMORY * LONGEST_MS, 6, 60, 60)
+    most = Charge(2 * MEMORY * LONGEST_MS, 6, 60, 60, 6 * ANSWER_BYTES)
 
     async def run() -> Outcome:
         crew = Crew(invoker, lambda memory_mb: f"arn:{memory_mb}", Purse(most), TERMS, MEMORY)
