@@ -21,8 +21,8 @@ class DatasetSpec(_Section):
     """Which data to train on.
 
     Attributes:
-        source: A loader that Siren ships (`mnist`, `digits`, `higgs`, `criteo`), or `model.py`:
-            then `load_dataset(**settings)` in the workload's `model.py` returns
+        source: A loader that Siren ships (a key of `siren.workloads.datasets.LOADERS`), or
+            `model.py`: then `load_dataset(**settings)` in the workload's `model.py` returns
             (train_features, train_labels, heldout_features, heldout_labels).
         settings: Keyword arguments for the loader.
         shuffle_seed: Seed of the one shuffle after which the training set is stored in shards.

@@ -10,7 +10,7 @@ from siren.types import BatchRule, ChannelKind, UpdateRule
 from siren.workloads.registry import find_folder, load_workload, workload_names
 from siren.workloads.spec_file import load_spec, nearest_divisors
 
-SHIPPED = ["lenet-mnist", "linear-ctr", "logreg-higgs", "mlp-mnist", "softmax-digits"]
+SHIPPED = ["lenet-mnist", "linear-ctr", "logreg-higgs", "mlp-mnist", "softmax-digits", "textcnn-spam"]
 
 
 def test_shipped_workloads_are_found():

@@ -15,6 +15,8 @@ from siren.workloads.datasets.digits import load_digits
 from siren.workloads.datasets.errors import DatasetUnavailableError
 from siren.workloads.datasets.higgs import load_higgs
 from siren.workloads.datasets.mnist import load_mnist
+from siren.workloads.datasets.movie_reviews import load_movie_reviews
+from siren.workloads.datasets.spam_assassin import load_spam_assassin
 from siren.workloads.datasets.splits import Splits
 
 __all__ = ["LOADERS", "DatasetUnavailableError", "Progress", "Splits", "load_splits"]
@@ -24,8 +26,10 @@ LOADERS: Mapping[str, Callable[..., Splits]] = {
     "digits": load_digits,
     "higgs": load_higgs,
     "mnist": load_mnist,
+    "movie-reviews": load_movie_reviews,
+    "spam-assassin": load_spam_assassin,
 }
-_FETCHING = frozenset({"mnist"})
+_FETCHING = frozenset({"mnist", "spam-assassin"})
 
 
 def load_splits(

