@@ -98,7 +98,10 @@ def endpoint_policy(names: Names) -> Document:
 
 
 def manager_policy(names: Names) -> Document:
-    """What `siren.run --platform aws` does: publish versions, invoke them, store data and parameters."""
+    """What `siren.run --platform aws` does: publish versions, invoke them, store data and parameters.
+
+    Of what it stored it removes the parameters: the training set stays for the next run.
+    """
     bucket, function = names.bucket_arn, names.function_arn
     publish = ["lambda:PublishVersion", "lambda:UpdateFunctionConfiguration"]
     read = ["lambda:GetFunction", "lambda:GetFunctionConfiguration", "lambda:ListVersionsByFunction"]
@@ -107,6 +110,7 @@ def manager_policy(names: Names) -> Document:
             _allow("Versions", [*read, *publish], [function, f"{function}:*"]),
             _allow("Invoke", ["lambda:InvokeFunction"], [f"{function}:*"]),
             _allow("Objects", ["s3:GetObject", "s3:PutObject"], [f"{bucket}/data/*", f"{bucket}/runs/*"]),
+            _allow("RemovePastEpochs", ["s3:DeleteObject"], [f"{bucket}/runs/*"]),
             # Without it a missing object is denied (403) rather than missing (404).
             _allow("List", ["s3:ListBucket"], [bucket]),
         ]

@@ -165,8 +165,8 @@ def test_the_managers_policy_allows_finding_and_publishing(cloud: Cloud) -> None
     versions = Versions(found.backend(), found.code_sha256, cloud.api.client("lambda"))
     assert versions.arn(1769, 60).endswith(":function:siren-worker:1")
     allowed = granted(manager_policy(Names("siren", "us-east-1", "123456789012")))
-    invoke_and_store = {"lambda:InvokeFunction", "s3:GetObject", "s3:ListBucket", "s3:PutObject"}
-    assert asked(cloud) | invoke_and_store == allowed
+    objects = {"s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"}
+    assert asked(cloud) | objects | {"lambda:InvokeFunction"} == allowed
 
 
 def test_the_bucket_is_private_encrypted_and_forgets_runs(cloud: Cloud) -> None:

@@ -109,6 +109,12 @@ def test_the_manager_can_neither_make_nor_remove_a_deployment() -> None:
     assert [s["Resource"] for s in invoke] == [[f"{NAMES.function_arn}:*"]]  # published versions alone
 
 
+def test_the_manager_removes_what_runs_left_and_nothing_else() -> None:
+    removing = [s for s in manager_policy(NAMES)["Statement"] if "s3:DeleteObject" in s["Action"]]
+    assert [s["Resource"] for s in removing] == [[f"{NAMES.bucket_arn}/runs/*"]]
+    assert "s3:DeleteObject" not in granted(worker_policy(NAMES, vpc=True))
+
+
 def test_the_role_is_passed_to_lambda_alone() -> None:
     (statement,) = [s for s in deployer_policy(NAMES, redis=True)["Statement"] if s["Sid"] == "PassRole"]
     assert statement["Resource"] == [NAMES.role_arn]
