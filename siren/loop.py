@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siren.errors import ActionError, SirenError
-from siren.money.amounts import exact
+from siren.money.amounts import ZERO, exact, usd_text
 from siren.money.bill import Bill
 from siren.money.ledger import Ledger
 from siren.money.pricer import RunTotals
 from siren.platforms.base import Platform
 from siren.policies.base import JobView, Policy
 from siren.types import Decision, EpochRecord, EpochReport, EpochStatus, StopReason, Usage
+from siren.units import SECONDS_PER_HOUR
 from siren.worlds.costing import EpochPlan, Outlook
 
 EXPLODED = 20.0
@@ -125,14 +126,34 @@ class JobLoop:
             return StopReason.LIMIT_REACHED, f"--max-epochs {limits.max_epochs} reached"
         if self.platform.clock_s >= limits.max_time_s:
             return StopReason.LIMIT_REACHED, f"--max-time {limits.max_time_s:g} s reached"
+        paused = self.paused()
+        if paused and self.view.costing.idle_usd(self._outlook) > self.ledger.left_usd:
+            return StopReason.BUDGET_EXHAUSTED, (
+                f"{paused}, and ${usd_text(self.ledger.left_usd)} is left: end the cache with `python -m "
+                "siren.teardown` if it is on AWS, which bills it on, and start a new run"
+            )
         return None
+
+    def paused(self) -> str:
+        """What the cache cost while nothing was trained for an hour or longer; empty if it was not so."""
+        outlook = self._outlook
+        hours = outlook.idle_s / SECONDS_PER_HOUR
+        owed_usd = self.view.costing.idle_usd(outlook) if hours >= 1 else ZERO
+        if not owed_usd:
+            return ""
+        return (
+            f"the cache ran on for {hours:,.1f} h in which nothing was trained: its hours that are not in "
+            f"the ledger yet cost ${usd_text(owed_usd)}"
+        )
+
+    @property
+    def _outlook(self) -> Outlook:
+        platform = self.platform
+        return Outlook(platform.clock_s, self.epoch, self.totals, self.ledger.left_usd, platform.idle_s)
 
     def decide(self) -> tuple[Decision, EpochPlan] | None:
         """What the policy wants next, with its reservation; None if nothing useful can be paid."""
-        platform = self.platform
-        self.view.outlook = Outlook(
-            platform.clock_s, self.epoch, self.totals, self.ledger.left_usd, platform.idle_s
-        )
+        self.view.outlook = self._outlook
         self.view.learn(self.records)
         decision = self.policy.decide(self.records)
         plan = self.view.plan(decision.action) if decision else None

@@ -166,11 +166,14 @@ class Trainer:
             self._ledger.charge_worst_case()
 
     def _train(self) -> tuple[StopReason, str]:
-        loop = self._loop
+        loop, paused = self._loop, self._loop.paused()
         while True:
             ended = loop.ended()
             if ended is not None:
                 return ended
+            if paused:
+                self._observer.note(paused)
+                paused = ""
             if self.interrupted:
                 return StopReason.INTERRUPTED, "interrupted; nothing is lost"
             decided = loop.decide()

@@ -27,7 +27,7 @@ from siren.policies import FixedPolicy, JobView
 from siren.testing.fakes import FakePlatform
 from siren.testing.tiny import tiny_costing, tiny_workload
 from siren.training import Trainer, preflight
-from siren.types import Action, RunHeader, RunObserver, StopReason
+from siren.types import Action, RunHeader, RunObserver, StopReason, Usage
 from siren.worlds.costing import Outlook
 
 WORKLOAD = tiny_workload()
@@ -351,3 +351,42 @@ def test_a_policy_that_names_what_cannot_be_run_ends_the_run(tmp_path):
     summary = trainer_on(tmp_path / "run", FakePlatform(COSTING), policy=Dreamer(ACTION)).run()
     assert (summary.stop_reason, summary.epochs) == (StopReason.USAGE_ERROR, 1)
     assert "choose at most 24" in summary.stop_detail
+
+
+@pytest.mark.parametrize("requests", [0, 7])
+def test_an_epoch_of_which_nothing_was_launched_costs_what_was_asked_for_it(tmp_path, requests):
+    error = PlatformError("Lambda could not be reached: check the network")
+    error.unlaunched = Usage(memory_mb=1024, billed_ms=0, requests=0, s3_puts=requests)
+    platform = FakePlatform(COSTING, losses=(0.9, 0.8), failures={2: error}, replays=False)
+    summary = trainer_on(tmp_path / "run", platform).run()
+    assert (summary.stop_reason, summary.epochs) == (StopReason.PLATFORM_FAILURE, 1)
+    assert summary.bill["unconfirmed"] == requests * COSTING.pricer.s3_put_usd
+    assert Ledger.load(tmp_path / "run" / "ledger.jsonl", BUDGET).open_reservation is None
+    resumed = trainer_on(tmp_path / "run", FakePlatform(COSTING, losses=(0.9, 0.05), replays=False)).run()
+    assert (resumed.stop_reason, resumed.epochs) == (StopReason.TARGET_REACHED, 2)
+    assert resumed.bill["unconfirmed"] == requests * COSTING.pricer.s3_put_usd
+
+
+def test_the_hours_of_a_pause_are_billed_and_told(tmp_path):
+    hours, at_once, late = 5, Witness(), Witness()
+    first = trainer_on(tmp_path / "run", FakePlatform(COSTING), observer=at_once, limits=Limits(0.1, 2)).run()
+    platform = FakePlatform(COSTING, idle_s=hours * 3600.0)
+    last = trainer_on(tmp_path / "run", platform, observer=late, limits=Limits(0.1, 3)).run()
+    assert (first.epochs, last.epochs) == (2, 3)
+    assert last.bill["cache"] >= first.bill["cache"] + hours * COSTING.pricer.cache_usd_per_h
+    assert at_once.noted == []
+    assert len(late.noted) == 1
+    assert "ran on for 5.0 h in which nothing was trained" in late.noted[0]
+
+
+def test_a_run_whose_pause_costs_more_than_is_left_does_not_go_on(tmp_path):
+    trainer_on(tmp_path / "run", FakePlatform(COSTING), limits=Limits(0.1, 2)).run()
+    spent = Ledger.load(tmp_path / "run" / "ledger.jsonl", BUDGET).spent_usd
+    platform = FakePlatform(
+        COSTING, idle_s=3600 * float((BUDGET - spent) / COSTING.pricer.cache_usd_per_h + 2)
+    )
+    summary = trainer_on(tmp_path / "run", platform).run()
+    assert (summary.stop_reason, summary.epochs, summary.cost_usd) == (StopReason.BUDGET_EXHAUSTED, 2, spent)
+    assert platform.launched == []
+    assert "in which nothing was trained" in summary.stop_detail
+    assert "siren.teardown" in summary.stop_detail

@@ -35,6 +35,7 @@ class FakePlatform:
         overruns: By what factor an epoch's billed time exceeds the most that its plan allows.
         replays: See `Platform`.
         greed: Chance that a quantity reaches its bound.
+        idle_s: See `Platform.idle_s`.
     """
 
     name = "fake"
@@ -50,7 +51,9 @@ class FakePlatform:
         overruns: Mapping[int, int] | None = None,
         replays: bool = True,
         greed: float = 0.3,
+        idle_s: float = 0.0,
     ) -> None:
+        self.idle_s = idle_s
         self.replays = replays
         self.launched: list[EpochPlan] = []
         self._costing, self._seed, self._losses, self._greed = costing, seed, losses, greed
@@ -88,7 +91,7 @@ class FakePlatform:
         def up_to(most: int) -> int:
             return most if rng.random() < self._greed else rng.randint(0, most)
 
-        outlook = Outlook(self._clock_s, self._epoch + 1, self._totals, Decimal(0))
+        outlook = Outlook(self._clock_s, self._epoch + 1, self._totals, Decimal(0), self.idle_s)
         bounds = self._costing.bounds(plan.action, plan.timeout_s, outlook)
         most = self._costing.pricer.worst_usage(bounds)
         step_ms = self._costing.pricer.granularity_ms
@@ -106,7 +109,9 @@ class FakePlatform:
             s3_gets=up_to(most.s3_gets),
             s3_gb_s=share * bounds.s3_gb_s,
             log_bytes=up_to(most.log_bytes),
-            cache_s=most.cache_s if share == 1.0 else min(most.cache_s, self._clock_s + duration_s),
+            cache_s=most.cache_s
+            if share == 1.0
+            else min(most.cache_s, self._clock_s + duration_s + self.idle_s),
         )
         return usage, duration_s
 
@@ -123,11 +128,6 @@ class FakePlatform:
     def clock_s(self) -> float:
         """See `Platform.clock_s`."""
         return self._clock_s
-
-    @property
-    def idle_s(self) -> float:
-        """See `Platform.idle_s`."""
-        return 0.0
 
     def save(self) -> tuple[Tensors, State]:
         """See `Platform.save`."""
