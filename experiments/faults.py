@@ -1,7 +1,7 @@
 """Whole runs of `--platform local` through every fault of the suite, under every rule over every channel.
 
     python experiments/faults.py                      # half an hour: runs.csv and docs/faults.md
-    python experiments/faults.py --resume             # goes on where it was killed
+    python experiments/faults.py --resume             # goes on where it was stopped or killed
     python experiments/faults.py --only 'S3|killed'   # plays some faults again
 
 What a scenario injects is in `siren/testing/faults/scenarios.py`, what is asked of a run after it in
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import itertools
 import json
+import math
 import re
 import subprocess
 import sys
@@ -45,6 +45,9 @@ class Config:
 
     resume: bool = False
     """Plays only what is not in the table yet."""
+
+    minutes: float = math.inf
+    """Begins no run after so many minutes, and writes what there is."""
 
     seed: int = 0
     """Seed of every run."""
@@ -123,11 +126,19 @@ def play(suite: Suite, rig: Rig, scenario: Scenario, plan: Plan) -> Run:
 
 
 def cases(config: Config, done: Iterable[Run]) -> list[tuple[Scenario, str, str]]:
-    """Every fault that can happen under every pair of rule and channel, and is to be played."""
+    """Every fault that can happen under every pair of rule and channel, and is to be played.
+
+    All faults come under one pair before any comes under another: what is cut off is still of every kind.
+    """
     known = {run.case for run in done} if config.resume else set()
+    turns = (
+        (scenario, PAIRS[(number + turn) % len(PAIRS)])
+        for turn in range(len(PAIRS))
+        for number, scenario in enumerate(SCENARIOS)
+    )
     return [
         (scenario, rule, channel)
-        for scenario, (rule, channel) in itertools.product(SCENARIOS, PAIRS)
+        for scenario, (rule, channel) in turns
         if channel in scenario.channels
         and re.search(config.only, scenario.name)
         and (scenario.name, rule, channel) not in known
@@ -140,11 +151,14 @@ def play_all(config: Config, todo: Sequence[tuple[Scenario, str, str]], folder: 
     Raises:
         RuntimeError: A file holds the secret key.
     """
+    began = time.monotonic()
     with open_rig(folder) as rig:
         groups = json.loads((rig.endpoint.root / sweep.RECORD).read_text(encoding="utf-8"))["groups"]
         (folder / "runs").mkdir()
         suite = Suite(rig, folder / "runs")
         for scenario, rule, channel in todo:
+            if time.monotonic() - began > 60 * config.minutes:
+                break
             told(play(suite, rig, scenario, Plan(rule, channel, seed=config.seed)))
         secrets = rig.secrets_written(*suite)
     if secrets:

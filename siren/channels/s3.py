@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,10 +29,19 @@ READ_ATTEMPTS = 4
 """Tries of a read whose body breaks off or is not what its checksum says: the client's own retries end
 where the body begins."""
 
+Price = Literal["puts", "gets"]
+"""Requests have two prices: that of PUT and POST, and that of GET and HEAD (Amazon S3 pricing)."""
+
 _CONFLICTS = {409, 412}
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+_asking = threading.local()
+"""`count`, in a thread that asks: called before every HTTP request."""
+
+
+class RequestsSpentError(StoreError):
+    """S3 may not be asked again: no more requests are set aside."""
 
 
 def s3_client(region: str, url: str | None) -> Any:
@@ -67,25 +77,47 @@ class Object(NamedTuple):
     etag: str
 
 
+def _count(**_: Any) -> None:
+    """Called by clients in the thread that asks, for every HTTP request, those that they repeat too."""
+    count = getattr(_asking, "count", None)
+    if count is not None:
+        count()
+
+
 class ObjectStore:
-    """A bucket, of which only some prefixes may be touched; counts its requests.
+    """A bucket, of which only some prefixes may be touched; counts its requests, and may be limited.
 
     Args:
         client: A boto3 or botocore client of S3.
         bucket: Its name.
         prefixes: Keys must begin with one of them.
+        puts_max, gets_max: The most requests, by price; None for any number.
 
     Attributes:
-        puts, gets: Requests so far, by price.
+        puts, gets: HTTP requests so far, by price; those that the client repeats are among them.
         received_bytes: What was read.
     """
 
-    def __init__(self, client: Any, bucket: str, prefixes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        bucket: str,
+        prefixes: tuple[str, ...],
+        puts_max: int | None = None,
+        gets_max: int | None = None,
+    ) -> None:
         self._client = client
         self._bucket = bucket
         self._prefixes = prefixes
+        self._most = {"puts": puts_max, "gets": gets_max}
         self._lock = threading.Lock()
+        client.meta.events.register("before-send.s3", _count, unique_id="siren-requests")
         self.puts = self.gets = self.received_bytes = 0
+
+    @property
+    def spent(self) -> bool:
+        """Whether another read or another write would be one too many."""
+        return any(most is not None and getattr(self, price) >= most for price, most in self._most.items())
 
     def get(self, key: str, bytes_max: int) -> Object | None:
         """An object of at most `bytes_max` bytes; None if there is none.
@@ -118,10 +150,10 @@ class ObjectStore:
             if_none: Write only if there is none.
         """
         condition = {"IfMatch": if_match} if if_match else {"IfNoneMatch": "*"} if if_none else {}
-        with self._lock:
-            self.puts += 1
         refused = _CONFLICTS | {404} if if_match else _CONFLICTS
-        answer = self._ask(refused, self._client.put_object, Key=self._checked(key), Body=body, **condition)
+        key = self._checked(key)
+        with self.counted("puts"):
+            answer = self._ask(refused, self._client.put_object, Key=key, Body=body, **condition)
         return str(answer["ETag"]) if answer else None
 
     def _read(self, key: str, bytes_max: int, **options: str) -> Object | None:
@@ -129,9 +161,8 @@ class ObjectStore:
 
         key = self._checked(key)
         for attempt in range(READ_ATTEMPTS):
-            with self._lock:
-                self.gets += 1
-            answer = self._ask({404}, self._client.get_object, Key=key, **options)
+            with self.counted("gets"):
+                answer = self._ask({404}, self._client.get_object, Key=key, **options)
             if answer is None:
                 return None
             with self._lock:
@@ -149,6 +180,30 @@ class ObjectStore:
                     raise
                 time.sleep(0.05 * 2**attempt)
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def counted(self, price: Price) -> Iterator[None]:
+        """Counts every HTTP request that the client sends within its block, in this thread.
+
+        Raises:
+            RequestsSpentError: One more than the most was to be sent; it was not.
+        """
+
+        def count() -> None:
+            with self._lock:
+                sent, most = getattr(self, price), self._most[price]
+                if most is not None and sent >= most:
+                    raise RequestsSpentError(
+                        f"S3 was asked {sent:,} times ({price}), as often as is set aside for this function: "
+                        "see whether the store refuses requests, then run the epoch again"
+                    )
+                setattr(self, price, sent + 1)
+
+        _asking.count = count
+        try:
+            yield
+        finally:
+            _asking.count = None
 
     def _ask(self, refused: set[int], call: Callable[..., Any], **arguments: Any) -> Any:
         """The answer of a request, or None if its HTTP status is one of `refused`."""

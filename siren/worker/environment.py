@@ -57,9 +57,10 @@ class Environment:
             self.redis(variables[REDIS_URL])
 
     def store(self, task: Task) -> ObjectStore:
-        """The task's bucket, of which it may touch its run and its training set."""
+        """The task's bucket, of which it may touch its run and its training set, as often as it may."""
         client = self._client_of_s3(task.region, task.s3_url)
-        return ObjectStore(client, task.bucket, (task.prefix, task.dataset.prefix))
+        prefixes = task.prefix, task.dataset.prefix
+        return ObjectStore(client, task.bucket, prefixes, task.s3_puts, task.s3_gets)
 
     def _client_of_s3(self, region: str, url: str | None) -> Any:
         if (region, url) not in self._s3:

@@ -30,7 +30,7 @@ from siren.worker.progress import Deadline, Meter, Result
 RETRY_S, RETRY_MAX_S = 0.01, 0.5
 """Back-off of compare-and-swap, with full jitter (AWS Architecture Blog, 2015)."""
 Update = Callable[[Snapshot, Params, int], Push | None]
-"""Applies one gradient, (read, gradient, index) -> push; None if the deadline came first."""
+"""Applies one gradient, (read, gradient, index) -> push; None if it had to stop before."""
 POLL_S, POLL_MAX_S, POLL_GROWTH = 0.002, 0.25, 1.5
 """Waiting at a barrier: first pause, longest pause, growth. A GET of S3 is paid for."""
 
@@ -63,6 +63,10 @@ class Work:
     labels: NDArray[Any]
     order: NDArray[np.int64]
     bounds: tuple[int, ...]
+
+    def must_stop(self, push_s: float = 0.0) -> bool:
+        """Whether another push, which may take `push_s`, has too little time or may not ask S3 again."""
+        return self.deadline.near(push_s) or (self.task.channel == "s3" and self.store.spent)
 
     def gradient(self, params: Params, index: int) -> tuple[Params, bool]:
         """(the gradient of a push, float32, (size,), which may be overwritten; whether it is finite)."""
@@ -156,7 +160,7 @@ def _asynchronous(work: Work, shared: SharedModel, update: Update) -> Result:
     """Fetch, compute, push, again and again: `overwrite`, `additive`, `staleness`, `cas`."""
     task, index, version, longest_s = work.task, work.task.position, -1, 0.0
     while index < len(task.batches):
-        if work.deadline.near(longest_s):
+        if work.must_stop(longest_s):
             return Result("unfinished", index, max(0, version))
         began = time.monotonic()
         try:
@@ -209,7 +213,7 @@ def _compare_and_swap(
         if not push.conflict:
             return push._replace(staleness=base.version - read.version)
         work.meter.retries += 1
-        if work.deadline.near():
+        if work.must_stop():
             return None
         time.sleep(random.uniform(0, min(RETRY_MAX_S, RETRY_S * 2 ** min(attempt, 10))))
         base = shared.get()
@@ -284,7 +288,7 @@ def _synchronous(work: Work, barrier: Barrier) -> Result:
                 if ahead:
                     found = ahead
                     continue
-            if work.deadline.near(longest_s):
+            if work.must_stop(longest_s):
                 return Result("unfinished", step, last)
             began = time.monotonic()
             gradient, _ = work.gradient(found[1], step)
@@ -301,9 +305,9 @@ def _synchronous(work: Work, barrier: Barrier) -> Result:
 
 
 def _wait(work: Work, barrier: Barrier, step: int) -> tuple[int, Params] | None:
-    """The model after `step` steps; None if the deadline comes first."""
+    """The model after `step` steps; None if the deadline comes first, or S3 may not be asked again."""
     pause = POLL_S
-    while not work.deadline.near():
+    while not work.must_stop():
         began = time.monotonic()
         found = barrier.poll(step)
         if found:

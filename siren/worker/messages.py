@@ -158,6 +158,8 @@ class Task:
         rate: Learning rate.
         staleness_scale: Under `staleness` the rate is divided by 1 + staleness / staleness_scale.
         deadline_s: When the worker stops itself, from its handler's start.
+        s3_puts, s3_gets: The most HTTP requests to S3 that this invocation may make, by price, those that
+            are repeated included; None for any number.
     """
 
     run: str
@@ -184,6 +186,8 @@ class Task:
     position: int = 0
     s3_url: str | None = None
     redis_url: str | None = None
+    s3_puts: int | None = None
+    s3_gets: int | None = None
 
     @property
     def prefix(self) -> str:
@@ -252,6 +256,8 @@ class Task:
             rate=read.number("rate", 0.0, 1e9),
             staleness_scale=read.number("staleness_scale", 1e-9, 1e9),
             deadline_s=read.number("deadline_s", 0.0, SECONDS_MAX),
+            s3_puts=read.optional_integer("s3_puts", 0, 2**53),
+            s3_gets=read.optional_integer("s3_gets", 0, 2**53),
         )
         read.end()
         task._check()
@@ -294,7 +300,8 @@ class Status:
 
     Attributes:
         run, epoch, launch, worker, attempt: Of its task.
-        state: `done`; `unfinished`: its deadline came first, invoke it again with `position`;
+        state: `done`; `unfinished`: its deadline came first, or it made as many requests as it may; invoke it
+            again with `position`;
             `diverged`: a gradient or the model is no longer finite, nothing of it was pushed.
         position: Pushes of its quota that are done, by this and earlier attempts.
         samples: Samples of these pushes: its weight under `average`.
@@ -310,7 +317,7 @@ class Status:
         staleness_sum: Updates applied between fetch and push, summed over its pushes; None where
             the channel cannot tell (`overwrite` over S3).
         retries: Compare-and-swap retries.
-        s3_puts, s3_gets: Requests to S3, by the two prices.
+        s3_puts, s3_gets: HTTP requests to S3, by the two prices, those that the client repeated included.
         loaded_rows: Rows read into memory; 0 if the environment held the shard.
         square_norm_sum: Sum of |g|^2 over this attempt's pushes.
         max_rss_mb: Peak memory of the environment.

@@ -23,6 +23,13 @@ POLLS_OF_STEP, POLLS_PER_S = 12, 4
 """A function that waits at a barrier asks so often until its pauses are the longest, then so often a second
 (`siren.worker.loop`)."""
 
+REPEATED_SHARE, REPEATED = 0.25, 4
+"""Clients repeat what S3 refuses (503 SlowDown, 500): this share of a function's requests, and so many more,
+are set aside for that. One that needs still more stops; it is a store that does not work."""
+
+MANAGER_ATTEMPTS = 5
+"""Tries of every request of the manager (`siren.platforms.manager.clients.ATTEMPTS`)."""
+
 REMOVED_AT_ONCE = 1000
 """Keys of one `DeleteObjects` (Amazon S3 API reference)."""
 
@@ -35,6 +42,11 @@ midnight (Amazon S3 user guide, lifecycle configuration)."""
 
 ANSWER_BYTES = 16 * 1024
 """Of an invocation's answer: a status or an error, and 4 KB of its log in base64 (Lambda API, Invoke)."""
+
+
+def _with_repeated(requests: Requests) -> Requests:
+    """With what a client may repeat."""
+    return Requests(*(count + math.ceil(REPEATED_SHARE * count) + REPEATED for count in requests))
 
 
 class Shares(NamedTuple):
@@ -97,17 +109,24 @@ class RealEpoch:
         Each may write a model once more (how far it is, or the one that leaves Redis), read one twice more,
         and read its shard from three objects more than its size tells (two ends, and the wrap). Where
         function 0 merges, every one polls for the next model, and function 0 for every gradient that is
-        missing.
+        missing. Requests that the client repeats come on top.
         """
         n = self.functions
         if self.merges:
             steps = math.ceil(self.pushes / n)
             polls = steps * POLLS_OF_STEP + self.timeout_s * POLLS_PER_S
             own = Requests(steps + 2, steps + 1 + int(self.laws.load_requests) + 5)
-            return Shares(own.plus(Requests(0, n * (steps + polls))), own.plus(Requests(0, polls)))
+            first, others = own.plus(Requests(0, n * (steps + polls))), own.plus(Requests(0, polls))
+            return Shares(_with_repeated(first), _with_repeated(others))
         most = lawful(self.job, n, self.laws, 0).plus(Requests(n, 5 * n))
-        each = Requests(math.ceil(most.puts / n), math.ceil(most.gets / n))
+        each = _with_repeated(Requests(math.ceil(most.puts / n), math.ceil(most.gets / n)))
         return Shares(each, each)
+
+    def allowances(self) -> Shares:
+        """What is set aside for an invocation: that, and its part of the compare-and-swap retries."""
+        retries = Requests(*[self.retries // self.functions] * 2)
+        first, others = self.of_functions()
+        return Shares(first.plus(retries), others.plus(retries))
 
     def of_manager(self) -> Requests:
         """What the manager itself asks of S3.
@@ -118,7 +137,8 @@ class RealEpoch:
         averages = self.job.channel is ChannelKind.S3 and self.job.update_rule is UpdateRule.AVERAGE
         removals = math.ceil((1 + self.left(self.invocations)) / REMOVED_AT_ONCE)
         models = self.functions if averages else 1
-        return Requests(PROBE + self.data_objects + 1 + removals, PROBE + self.data_objects + models)
+        puts, gets = PROBE + self.data_objects + 1 + removals, PROBE + self.data_objects + models
+        return Requests(MANAGER_ATTEMPTS * puts, MANAGER_ATTEMPTS * gets)
 
     def requests(self) -> Requests:
         """S3 requests of functions and manager."""

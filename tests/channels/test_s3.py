@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError, FlexibleChecksumError, ReadTimeoutError
+from botocore.hooks import HierarchicalEmitter
 
 from siren.channels.base import ChannelProperties, StoreError
 from siren.channels.objects import Origin, start_object
 from siren.channels.probe import probe_store
 from siren.channels.redis import RedisModel
-from siren.channels.s3 import READ_ATTEMPTS, ObjectStore, S3Model
+from siren.channels.s3 import READ_ATTEMPTS, ObjectStore, RequestsSpentError, S3Model, s3_client
+from siren.testing.faults.store import FaultyStore, StoreFault
 from siren.worker.messages import MessageError
 from tests.worker.servers import BUCKET, client_of, together
 
@@ -26,8 +29,10 @@ class Lenient:
         self.ignores = ignores
         self.objects = {}
         self.count = 0
+        self.meta = SimpleNamespace(events=HierarchicalEmitter())
 
     def put_object(self, Bucket, Key, Body, **condition):
+        self.meta.events.emit("before-send.s3.PutObject", request=None)
         etag = self.objects.get(Key, (None, None))[1]
         stale = "IfMatch" in condition and condition["IfMatch"] != etag and "IfMatch" not in self.ignores
         exists = "IfNoneMatch" in condition and etag is not None and "IfNoneMatch" not in self.ignores
@@ -41,6 +46,7 @@ class Lenient:
         return {"ETag": f'"{self.count}"'}
 
     def get_object(self, Bucket, Key):
+        self.meta.events.emit("before-send.s3.GetObject", request=None)
         if Key not in self.objects:
             raise ClientError({"ResponseMetadata": {"HTTPStatusCode": 404}}, "GetObject")
         body, etag = self.objects[Key]
@@ -181,3 +187,40 @@ def test_a_body_that_breaks_off_or_arrives_changed_is_read_again(monkeypatch, er
     client.left = READ_ATTEMPTS
     with pytest.raises(type(error)):
         store.get("p/x", 10)
+
+
+# --- how often it is asked -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faulty(s3_url, monkeypatch):
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+    with FaultyStore(s3_url) as faulty:
+        yield faulty
+
+
+def test_requests_that_the_client_repeats_are_counted(faulty):
+    store = ObjectStore(s3_client("us-east-1", faulty.url), BUCKET, ("runs/races/",))
+    refused = faulty.inject(StoreFault("503", every=3))
+    broken = faulty.inject(StoreFault("reset done", method="PUT", every=4))
+    cut = faulty.inject(StoreFault("cut", method="GET", every=5))
+    for number in range(10):
+        assert store.put(f"runs/races/counted-{number}", b"12345678")
+        assert store.get(f"runs/races/counted-{number}", 8).body == b"12345678"
+    assert min(refused.injected, broken.injected, cut.injected) > 1
+    assert {"PUT": store.puts, "GET": store.gets} == dict(faulty.seen)
+    assert store.puts > 10
+
+
+def test_a_store_is_not_asked_more_often_than_it_may_be(faulty):
+    client = s3_client("us-east-1", faulty.url)
+    store = ObjectStore(client, BUCKET, ("runs/races/",), puts_max=4, gets_max=2)
+    store.put("runs/races/limited", b"1")
+    assert not store.spent
+    faulty.inject(StoreFault("503"))
+    with pytest.raises(RequestsSpentError, match=r"asked 4 times \(puts\)"):
+        store.put("runs/races/limited", b"2")
+    assert store.spent
+    assert (store.puts, store.gets, dict(faulty.seen)) == (4, 0, {"PUT": 4})
+    faulty.clear()
+    assert ObjectStore(client, BUCKET, ("runs/races/",)).get("runs/races/limited", 1).body == b"1"

@@ -113,18 +113,22 @@ def test_the_examiner_finds_what_is_wrong(rig, folder):
     out, plan = folder / "examined", replace(CAS, seed=5)
     rig.settle_down()
     rig.bills.since()
+    rig.store.seen.clear()
     ended = rig.run(plan, out)
     rig.settle_down()
-    billed, params = rig.bills.since(), last_params(out, plan.epochs)
+    billed, params, asked = rig.bills.since(), last_params(out, plan.epochs), dict(rig.store.seen)
     assert billed.invocations == 4
 
-    def problems(plan=plan, ends=(ended,), expected=AS_USUAL, calm=params, billed=billed) -> str:
-        return " ".join(examine(plan, out, ends, expected, calm, billed, 0).problems)
+    def problems(plan=plan, ends=(ended,), expected=AS_USUAL, calm=params, billed=billed, asked=asked) -> str:
+        return " ".join(examine(plan, out, ends, expected, calm, billed, 0, asked).problems)
 
     assert problems() == ""
     assert "differs" in problems(calm=params + 1)
+    assert "nobody is told" in problems(expected=Expected(says="ran out of"))
+    assert "puts of S3" in problems(asked=asked | {"PUT": asked["PUT"] + 1})
+    assert "gets of S3" in problems(asked=asked | {"GET": asked["GET"] - 1})
     assert "3 epochs" in problems(plan=replace(plan, epochs=3))
-    assert "counted 2 times in 1" in problems(plan=replace(plan, epochs=1))
+    assert "8 updates were counted twice" in problems(plan=replace(plan, epochs=1))
     assert "ended with 4" in problems(ends=(replace(ended, code=4, said="no\n"), ended))
     assert "one sentence" in problems(
         ends=(replace(ended, code=4, said=""), ended), expected=Expected(ends=frozenset({4}))

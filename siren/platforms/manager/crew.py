@@ -109,7 +109,7 @@ class Terms:
     Attributes:
         longest_ms: Its most billed milliseconds.
         granularity_ms: Billed milliseconds are rounded up to a multiple of this, as the world says.
-        shares: Its most requests to S3.
+        shares: Its most requests to S3; it is told, and stops there.
         answer_s: Silence after which its answer counts as lost.
         larger_mb: The next memory size of the world; None at the largest.
     """
@@ -189,6 +189,7 @@ class Crew:
             if not await self._purse.take(worst):
                 member.ended = member.ended or "what is left of the reservation does not cover another try"
                 return
+            member.task = replace(member.task, s3_puts=worst.s3_puts, s3_gets=worst.s3_gets)
             before = member.position
             answer, status, failure = await self._invoke(member)
             await self._purse.put_back(worst, self._used(answer, status, member.memory_mb, worst))

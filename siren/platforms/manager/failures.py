@@ -24,6 +24,7 @@ _STORES = frozenset(
         "HTTPClientError",
         "IncompleteReadError",
         "ReadTimeoutError",
+        "RequestsSpentError",
         "ResponseStreamingError",
         "StoreBusyError",
         "TimeoutError",

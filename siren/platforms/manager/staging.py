@@ -120,9 +120,9 @@ class Staging:
     def _holds(self, key: str) -> bool:
         from botocore.exceptions import ClientError
 
-        self.store.gets += 1
         try:
-            self._client.head_object(Bucket=self._bucket, Key=key)
+            with self.store.counted("gets"):
+                self._client.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):  # 403 without ListBucket
                 return False
@@ -140,11 +140,11 @@ class Staging:
         gone = True
         for first in range(0, len(keys), REMOVED_AT_ONCE):
             some = keys[first : first + REMOVED_AT_ONCE]
-            self.store.puts += 1
             try:
-                answer = self._client.delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in some], "Quiet": True}
-                )
+                with self.store.counted("puts"):
+                    answer = self._client.delete_objects(
+                        Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in some], "Quiet": True}
+                    )
             except (BotoCoreError, ClientError) as error:
                 log.info("%d objects of %s stay: %s", len(some), self._run, error)
                 return False

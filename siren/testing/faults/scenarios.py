@@ -83,6 +83,7 @@ class Suite:
         count = scenario.inject(rig)
         rig.settle_down()
         rig.bills.since()
+        rig.store.seen.clear()
         ends, injected = [scenario.start(rig, plan, out)], count()
         unanswered = sum(
             each["injected"] for each in rig.endpoint.faults() if each["kind"] == "drop_response"
@@ -91,8 +92,8 @@ class Suite:
         while ends[-1].code != DONE and len(ends) <= RESUMES:
             ends.append(rig.resume(out) if (out / "config.json").exists() else rig.run(plan, out))
         rig.settle_down()
-        billed = rig.bills.since()
-        return examine(plan, out, ends, scenario.expected, calm, billed, injected, unanswered)
+        billed, asked = rig.bills.since(), dict(rig.store.seen)
+        return examine(plan, out, ends, scenario.expected, calm, billed, injected, asked, unanswered)
 
     def _calm_params(self, plan: Plan) -> Params | None:
         """The model of a run without a fault, where one is like another."""

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,10 +83,12 @@ class FaultyStore:
 
     Attributes:
         url: Its own.
+        seen: Requests that came, by method.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream).netloc
+        self.seen: Counter[str] = Counter()
         self._faults: list[StoreFault] = []
         self._lock = threading.Lock()
         self._server = _Server((HOST, 0), self)
@@ -115,8 +118,9 @@ class FaultyStore:
             self._faults.clear()
 
     def fault_of(self, method: str, path: str) -> StoreFault | None:
-        """What befalls a request."""
+        """What befalls a request, which is counted."""
         with self._lock:
+            self.seen[method] += 1
             return next((fault for fault in self._faults if fault.happens(method, path)), None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -103,6 +103,7 @@ def examine(
     calm: Params | None,
     billed: Billed,
     injected: int,
+    asked: Mapping[str, int],
     unanswered: int = 0,
 ) -> Verdict:
     """What became of a run.
@@ -115,6 +116,7 @@ def examine(
         calm: The model of the same run without a fault; None where it depends on who comes first.
         billed: What the endpoint billed meanwhile.
         injected, unanswered: See `Verdict`.
+        asked: Requests that the S3 server got meanwhile, by method.
     """
     folder = RunFolder.open(out)
     summary = folder.read_summary()
@@ -127,6 +129,7 @@ def examine(
         *_updates(plan, records, expected, params, calm),
         *_account(summary, records),
         *_money(records, unconfirmed, billed, expected),
+        *_requests(records, unconfirmed, billed, asked),
     ]
     return Verdict(
         injected=injected,
@@ -256,3 +259,26 @@ def _money(
     if expected.answered and not unconfirmed and not equal:
         problems.append(f"{settled} MB ms are settled, {billed} was billed, and every answer came")
     return problems
+
+
+def _requests(
+    records: Sequence[EpochRecord], unconfirmed: Decimal, billed: Billed, asked: Mapping[str, int]
+) -> list[str]:
+    """The settled requests to S3 are those that the server got; more where a function told nothing.
+
+    What epochs asked that were charged in full, and what a second delivery of an event did, nobody counted.
+    """
+    if unconfirmed or billed.all_mb_ms != billed.most_mb_ms or billed.least_mb_ms != billed.most_mb_ms:
+        return []
+    reports = [record.status.report for record in records]
+    repeated = any(report.retries for report in reports)
+    got = {
+        "puts": asked.get("PUT", 0) + asked.get("POST", 0),
+        "gets": asked.get("GET", 0) + asked.get("HEAD", 0),
+    }
+    settled = {kind: sum(getattr(report.usage, f"s3_{kind}") for report in reports) for kind in got}
+    return [
+        f"{settled[kind]} {kind} of S3 are settled, the server got {got[kind]}"
+        for kind in got
+        if settled[kind] < got[kind] or (settled[kind] != got[kind] and not repeated)
+    ]
