@@ -151,6 +151,7 @@ class EpochReport:
         throttles, retries: Throttled and repeated invocations.
         gradients: Statistics of the gradients.
         usage: What will be billed.
+        init_s: Mean initialisation of the functions that started cold, as Lambda reports it; 0 without any.
     """
 
     epoch: int
@@ -178,6 +179,7 @@ class EpochReport:
     usage: Usage
     throttles: int = 0
     retries: int = 0
+    init_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -301,6 +303,40 @@ class RunHeader:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """How a run compares with what hindsight would have done with the same job and budget.
+
+    Attributes:
+        functions, memory_mb: The best fixed action that was found.
+        tried: Actions that were played to find it.
+        first_seed, seeds: The seeds that chose it: so many from the first on.
+        success_rate: Of its episodes on these seeds.
+        fixed_reached: Whether it reached the target with the run's own seed, too.
+        fixed_s, fixed_usd: What that took and cost; NaN and 0 if it never did.
+        time_ratio, cost_ratio: The run's over these; NaN if one of both did not reach the target.
+        bound_s: A time that no policy beats on the model that `curves` losses were fitted to: an estimate, no
+            bound is known on real gradients. NaN without one.
+        bound_ratio: The run's time over it; NaN likewise.
+        curves: Fixed actions whose losses were followed.
+    """
+
+    functions: int
+    memory_mb: int
+    tried: int
+    first_seed: int
+    seeds: int
+    success_rate: float
+    fixed_reached: bool
+    fixed_s: float
+    fixed_usd: Decimal
+    time_ratio: float
+    cost_ratio: float
+    bound_s: float
+    bound_ratio: float
+    curves: int
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """How a run ended; `summary.json` and `--json` hold it flat, with the header's names.
 
@@ -316,6 +352,7 @@ class RunSummary:
         epochs: Epochs completed.
         duration_s: Time of the run on the platform's clock.
         wall_s: Real seconds that this process and its predecessors took.
+        comparison: With what hindsight would have done, if that was asked for.
     """
 
     header: RunHeader
@@ -331,6 +368,7 @@ class RunSummary:
     epochs: int
     duration_s: float
     wall_s: float
+    comparison: Comparison | None = None
 
     @property
     def target_reached(self) -> bool:

@@ -92,6 +92,7 @@ def report(costing: Costing, course: Course) -> EpochReport:
         unfinished=int(np.count_nonzero(trace.done < np.diff(course.split.first_push))),
         gradients=statistics(course.outcome.sums),
         usage=_usage(costing, course, duration_s),
+        init_s=float(launch.init_s.sum()) / max(1, int(course.placement.cold.sum())),
     )
 
 
