@@ -51,12 +51,15 @@ class Convergence:
         batch: Samples of a step.
         epochs: Of every run.
         estimated: Whether a run was cut off for want of time, and the rest of it estimated.
+        losses: Held-out losses of every run, the initial one first; of one that was cut off, as far as it
+            went.
     """
 
     steps: int
     batch: float
     epochs: tuple[int, ...]
     estimated: bool = False
+    losses: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,19 +134,21 @@ def _measured(stage: Stage, pushes: int, target: float, seconds: float, runs: in
     least = Stage(workload, costing, LEAST, stage.clock)
     least.curve(1, memory_mb, 1, -math.inf, MACHINE_SEED)  # compiles
     until = stage.clock() + seconds
-    epochs, estimated = [], False
+    epochs, losses, estimated = [], [], False
     for run in range(runs):
         curve = alone.curve(1, memory_mb, MOST_EPOCHS, target, MACHINE_SEED + run, until)
         needed = len(curve.losses) - 1
         if curve.cut and curve.losses[-1] < curve.losses[0]:
-            needed, estimated = max(expected_epochs(curve.losses, 1.0, target, MOST_EPOCHS), needed + 1), True
+            expected = math.ceil(expected_epochs(curve.losses, 1.0, target, MOST_EPOCHS))
+            needed, estimated = max(expected, needed + 1), True
         elif not curve.losses[-1] <= target:
             return None
         epochs.append(needed)
+        losses.append(tuple(curve.losses.tolist()))
         if stage.clock() > until:
             break
     steps = pushes if workload.spec.training.batch_rule is BatchRule.SPLIT else int(costing.job.pushes(1))
-    return Convergence(steps, workload.samples / steps, tuple(epochs), estimated)
+    return Convergence(steps, workload.samples / steps, tuple(epochs), estimated, tuple(losses))
 
 
 def options(costing: VmCosting, measured: Iterable[Convergence]) -> list[VmOption]:

@@ -69,10 +69,14 @@ class Ladder:
                 self._curves.setdefault(curve.functions, []).append(curve)
             counts = self._promising()
         if not self._curves:
-            raise BudgetError(
-                f"{self._schedule.asked_s:g} s are too short to rehearse this job on this machine: "
-                "give a rehearsal more seconds"
-            )
+            raise self.too_short()
+
+    def too_short(self) -> BudgetError:
+        """What to raise if there was no time for a single curve."""
+        return BudgetError(
+            f"{self._schedule.asked_s:g} s are too short to rehearse this job on this machine: "
+            "give a rehearsal more seconds"
+        )
 
     def _curve_calls(self, counts: Sequence[int], seed: int, pool: Workers) -> Iterator[tuple[Any, ...]]:
         """Curves to train, each decided on when its turn comes."""
@@ -174,7 +178,7 @@ def _continued(losses: Floats, target: float, length: int) -> Floats:
     last = len(losses) - 1
     if last < 2 or not losses[-1] < losses[0]:
         return losses
-    more = max(expected_epochs(losses, 1.0, target, length - 1) - last, 1)
+    more = max(math.ceil(expected_epochs(losses, 1.0, target, length - 1)) - last, 1)
     rest = np.geomspace(losses[-1], target, more + 1)[1:]
     return np.concatenate([losses, rest])[:length]
 

@@ -22,12 +22,11 @@ from decimal import Decimal
 
 import numpy as np
 
-from siren.errors import BudgetError
 from siren.policies.agent import agent_names
 from siren.policies.reference import Reference
 from siren.rehearsal.ladder import Ladder, Report
-from siren.rehearsal.sampled import expected_epochs
-from siren.rehearsal.schedule import EPOCHS, FIXED_SHARE, LADDER_SHARE, SEARCH_SHARE, Schedule
+from siren.rehearsal.sampled_ladder import SampledLadder
+from siren.rehearsal.schedule import FIXED_SHARE, SEARCH_SHARE, Schedule
 from siren.rehearsal.search import search_linear
 from siren.rehearsal.selection import Standing, choose, standings_of
 from siren.rehearsal.sizing import sized, usual_action
@@ -131,10 +130,10 @@ class _Course:
         self._schedule = Schedule(self._clock(), left_s, epoch_s, self._seconds)
         pool = Workers(stage, settings, self._schedule.until(1.0), self._workers)
         try:
-            if not stage.whole:
-                self._target = self._relaxed_target(stage, usual, pool)
-            ladder = Ladder(stage, usual.memory_mb, self._target, float(self._budget_usd), self._schedule)
+            ladder = self._ladder(stage, usual)
             ladder.climb(pool, self._report)
+            if isinstance(ladder, SampledLadder):
+                self._target = ladder.trial_target
             grid, runs = ladder.fixed_runs()
             best, reference = self._best_fixed(pool, ladder, grid, runs)
             proposals = self._proposals(pool, reference)
@@ -155,36 +154,21 @@ class _Course:
             wall_s=self._clock() - self._began_s,
         )
 
-    def _relaxed_target(self, stage: Stage, usual: Action, pool: Workers) -> float:
-        """The loss that a sub-sample reaches in as many epochs as the whole job is expected to need."""
-        self._report("a first curve on a sub-sample")
-        n = min(usual.functions, stage.most_functions)
-        until = self._schedule.until(LADDER_SHARE / 2)
-        calls = [
-            (n, usual.memory_mb, 3 * EPOCHS, self._target, FIRST_SEED + k, until) for k in range(pool.count)
-        ]
-        curves = list(pool.each("curve", calls, until))
-        if not curves:
-            raise BudgetError(
-                f"{self._seconds:g} s are too short to rehearse one epoch of this job on this machine: "
-                "give a rehearsal more seconds"
-            )
-        shortest = min(len(curve.losses) for curve in curves)
-        losses = np.mean([curve.losses[:shortest] for curve in curves], axis=0)
-        epochs = expected_epochs(losses, stage.share, self._target, 3 * EPOCHS)
-        target = float(losses[min(max(epochs, 3), shortest - 1)])
-        if shortest > 1 and not target < losses[0]:
-            raise BudgetError(
-                f"the loss does not fall on a sub-sample with {n} functions: give a smaller learning rate"
-            )
-        return target
+    def _ladder(self, stage: Stage, usual: Action) -> Ladder:
+        budget_usd = float(self._budget_usd)
+        if stage.whole:
+            return Ladder(stage, usual.memory_mb, self._target, budget_usd, self._schedule)
+        return SampledLadder(stage, usual, self._target, budget_usd, self._schedule)
 
     def _best_fixed(
         self, pool: Workers, ladder: Ladder, grid: ActionGrid, runs: FixedRuns
     ) -> tuple[Candidate, Reference]:
-        """The best fixed action by real episodes, and the reference that it makes."""
+        """The best fixed action, and the reference that it makes: by real episodes, if epochs are whole.
+
+        Episodes of a sub-sample would tell no more than its curves.
+        """
         ranked = ladder.ranked(runs)
-        chosen = _spread(ranked, runs, FIXED_TRIED)
+        chosen = _spread(ranked, runs, 1 if isinstance(ladder, SampledLadder) else FIXED_TRIED)
         candidates = []
         for row, column in chosen:
             action = Action(int(grid.functions[row]), int(grid.memory_mb[column]))

@@ -20,7 +20,7 @@ from siren.workloads.workload import Workload
 from siren.worlds.costing import EpochPlan
 
 HELDOUT_MOST = 2000
-"""Held-out samples of a sub-sample."""
+"""Held-out samples of a sub-sample, evenly spread: those that come first may well be the hardest."""
 
 PUSHES_LEAST = 40
 """Pushes that an epoch of a sub-sample keeps, so that functions still overtake each other."""
@@ -46,10 +46,10 @@ def subsample(workload: Workload, fraction: float) -> Workload:
         changes = {"samples_per_epoch": pushes * training.batch_size}
     spec = workload.spec.model_copy(update={"training": training.model_copy(update=changes)})
     data = workload.dataset
+    heldout = len(data.heldout_labels)
+    rows = np.arange(min(heldout, HELDOUT_MOST)) * heldout // min(heldout, HELDOUT_MOST)
     dataset = dataclasses.replace(
-        data,
-        heldout_features=data.heldout_features[:HELDOUT_MOST],
-        heldout_labels=data.heldout_labels[:HELDOUT_MOST],
+        data, heldout_features=data.heldout_features[rows], heldout_labels=data.heldout_labels[rows]
     )
     return Workload(workload.name, spec, workload.model, dataset, workload.folder)
 
@@ -107,7 +107,7 @@ class SampledPlatform(LawPlatform):
         self._twin.params = params.copy()
 
 
-def expected_epochs(losses: NDArray[np.float64], share: float, target: float, most: int) -> int:
+def expected_epochs(losses: NDArray[np.float64], share: float, target: float, most: int) -> float:
     """Epochs that the whole job is expected to need, from a curve of its sub-sample.
 
     Losses fall about as a power of the samples seen; the later half of the curve tells which.
@@ -120,7 +120,7 @@ def expected_epochs(losses: NDArray[np.float64], share: float, target: float, mo
     """
     reached = np.flatnonzero(losses <= target)
     if len(reached):
-        return max(1, math.ceil(int(reached[0]) * share))
+        return share * epochs_to(losses[: reached[0] + 1], target)
     last = len(losses) - 1
     if last < 2 or not (np.isfinite(losses) & (losses > 0)).all():
         return most
@@ -129,4 +129,22 @@ def expected_epochs(losses: NDArray[np.float64], share: float, target: float, mo
     fall, level = np.polyfit(np.log(seen), np.log(losses[first:]), 1)
     if fall >= -1e-3:
         return most
-    return int(min(most, max(1, math.ceil(math.exp((math.log(target) - level) / fall)))))
+    return min(most, math.exp((math.log(target) - level) / fall))
+
+
+def epochs_to(losses: NDArray[np.float64], level: float) -> float:
+    """Epochs after which a curve stays at or below a level, interpolated; infinite if it ends above.
+
+    Args:
+        losses: After 0, 1, ... epochs.
+        level: The level.
+    """
+    above = np.flatnonzero(~(losses <= level))
+    if not len(above):
+        return 0.0
+    last = int(above[-1])
+    if last == len(losses) - 1:
+        return math.inf
+    if not math.isfinite(losses[last]):
+        return last + 1.0
+    return last + float((losses[last] - level) / (losses[last] - losses[last + 1]))

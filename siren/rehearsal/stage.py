@@ -98,12 +98,14 @@ class Curve:
         losses: Held-out losses, the initial one first; it ends at the target or where it explodes.
         cut: Whether it ends because time was up.
         wall_s: Seconds that it took, on the clock.
+        whole_loss: The last model's loss on all held-out samples; NaN if that was not asked.
     """
 
     functions: int
     losses: Floats
     cut: bool
     wall_s: float
+    whole_loss: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class Stage:
         target: float,
         seed: int,
         until: float = math.inf,
+        whole: bool = False,
     ) -> Curve:
         """Trains with a fixed action for so many epochs, or up to the target.
 
@@ -174,6 +177,7 @@ class Stage:
             target: Held-out loss at which it ends.
             seed: Of all randomness.
             until: It is cut off after the epoch in which the clock passes this.
+            whole: Whether the last model is evaluated on all held-out samples as well.
         """
         began = self.clock()
         twin = Twin(self.rehearsed, self._costing, seed)
@@ -184,7 +188,8 @@ class Stage:
         while len(losses) <= epochs and target < losses[-1] <= highest and not cut:
             losses.append(twin.run_epoch(plan).loss)
             cut = self.clock() > until and losses[-1] > target
-        return Curve(functions, np.array(losses), cut, self.clock() - began)
+        whole_loss = self.workload.evaluate(twin.params)[0] if whole else math.nan
+        return Curve(functions, np.array(losses), cut, self.clock() - began, whole_loss)
 
     def trial(self, candidate: Candidate, budget_usd: Decimal, target: float, seed: int) -> Trial:
         """Plays the job once, with the budget enforced; a sub-sample is billed as the whole job."""

@@ -198,7 +198,7 @@ def test_large_jobs_are_rehearsed_on_a_part_down_to_another_loss():
 
 def test_a_job_too_slow_for_one_epoch_is_told_at_once():
     clock = Clock(5.0)
-    with pytest.raises(BudgetError, match="3 s are too short to rehearse one epoch of this job"):
+    with pytest.raises(BudgetError, match="3 s are too short to rehearse this job"):
         rehearsed(stage_of(clock=clock, training={"batch_size": 1}))
     assert clock.now_s < 100 + 20 * clock.step_s
 

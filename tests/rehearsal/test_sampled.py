@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ from siren.rehearsal.sampled import (
     HELDOUT_MOST,
     PUSHES_LEAST,
     SampledPlatform,
+    epochs_to,
     expected_epochs,
     subsample,
 )
@@ -88,6 +90,14 @@ def test_held_out_samples_are_limited():
     assert len(workload.dataset.heldout_labels) == HELDOUT_MOST + 500
 
 
+def test_held_out_samples_are_evenly_spread():
+    """Those that come first may be the hardest."""
+    workload = tiny_workload(dataset={"settings": {"samples": 240, "heldout": 2 * HELDOUT_MOST}})
+    part = subsample(workload, 0.5)
+    np.testing.assert_array_equal(part.dataset.heldout_features, workload.dataset.heldout_features[::2])
+    np.testing.assert_array_equal(part.dataset.heldout_labels, workload.dataset.heldout_labels[::2])
+
+
 def test_times_and_bills_are_those_of_the_whole_job():
     workload = large()
     costing = tiny_costing(workload)
@@ -122,13 +132,29 @@ def test_the_whole_job_needs_fewer_epochs_than_its_sub_sample():
     losses = np.array([1.0, 0.8, 0.6, 0.5, 0.4])
     assert expected_epochs(losses, 0.5, 0.6, 30) == 1
     assert expected_epochs(losses, 1.0, 0.4, 30) == 4
-    assert expected_epochs(losses, 0.25, 0.4, 30) == 1
+    assert expected_epochs(losses, 0.25, 0.45, 30) == pytest.approx(3.5 * 0.25)
+
+
+@pytest.mark.parametrize(
+    ("losses", "level", "epochs"),
+    [
+        ([1.0, 0.8, 0.6], 0.7, 1.5),
+        ([1.0, 0.8, 0.6], 0.6, 2.0),
+        ([1.0, 0.8, 0.6], 0.5, math.inf),
+        ([1.0, 0.5, 0.9, 0.5], 0.7, 2.5),
+        ([1.0, math.inf, 0.5], 0.7, 2.0),
+        ([1.0, 0.5, math.nan], 0.7, math.inf),
+        ([0.5, 0.4], 0.7, 0.0),
+    ],
+)
+def test_a_level_is_reached_for_good_between_two_epochs(losses, level, epochs):
+    assert epochs_to(np.array(losses), level) == pytest.approx(epochs)
 
 
 def test_a_power_law_is_followed_beyond_the_curve():
     seen = np.arange(1, 11) * 0.1
     losses = np.concatenate([[2.0], 0.5 * seen**-0.5])
-    assert expected_epochs(losses, 0.1, 0.26, 30) == 4  # .5 x 4^-.5 = .25
+    assert expected_epochs(losses, 0.1, 0.25, 30) == pytest.approx(4.0)  # .5 x 4^-.5 = .25
     assert expected_epochs(losses, 0.1, 0.01, 30) == 30
 
 
