@@ -64,9 +64,10 @@ class Work:
     order: NDArray[np.int64]
     bounds: tuple[int, ...]
 
-    def must_stop(self, push_s: float = 0.0) -> bool:
-        """Whether another push, which may take `push_s`, has too little time or may not ask S3 again."""
-        return self.deadline.near(push_s) or (self.task.channel == "s3" and self.store.spent)
+    @property
+    def spent(self) -> bool:
+        """Whether parameters cannot travel any more: S3 may not be asked again."""
+        return self.task.channel == "s3" and self.store.spent
 
     def gradient(self, params: Params, index: int) -> tuple[Params, bool]:
         """(the gradient of a push, float32, (size,), which may be overwritten; whether it is finite)."""
@@ -160,7 +161,7 @@ def _asynchronous(work: Work, shared: SharedModel, update: Update) -> Result:
     """Fetch, compute, push, again and again: `overwrite`, `additive`, `staleness`, `cas`."""
     task, index, version, longest_s = work.task, work.task.position, -1, 0.0
     while index < len(task.batches):
-        if work.must_stop(longest_s):
+        if work.deadline.near(longest_s) or work.spent:
             return Result("unfinished", index, max(0, version))
         began = time.monotonic()
         try:
@@ -213,7 +214,7 @@ def _compare_and_swap(
         if not push.conflict:
             return push._replace(staleness=base.version - read.version)
         work.meter.retries += 1
-        if work.must_stop():
+        if work.deadline.near() or work.spent:
             return None
         time.sleep(random.uniform(0, min(RETRY_MAX_S, RETRY_S * 2 ** min(attempt, 10))))
         base = shared.get()
@@ -288,7 +289,7 @@ def _synchronous(work: Work, barrier: Barrier) -> Result:
                 if ahead:
                     found = ahead
                     continue
-            if work.must_stop(longest_s):
+            if work.deadline.near(longest_s) or work.spent:
                 return Result("unfinished", step, last)
             began = time.monotonic()
             gradient, _ = work.gradient(found[1], step)
@@ -307,7 +308,7 @@ def _synchronous(work: Work, barrier: Barrier) -> Result:
 def _wait(work: Work, barrier: Barrier, step: int) -> tuple[int, Params] | None:
     """The model after `step` steps; None if the deadline comes first, or S3 may not be asked again."""
     pause = POLL_S
-    while not work.must_stop():
+    while not (work.deadline.near() or work.spent):
         began = time.monotonic()
         found = barrier.poll(step)
         if found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from siren.channels.s3 import S3Model
 from siren.worker import handler
 from siren.worker.messages import RULES
 from siren.worker.outcome import epoch_outcome
@@ -64,6 +65,35 @@ def test_a_function_does_not_wait_longer_at_a_barrier_than_it_has(s3_url, redis_
     cluster = make_cluster(s3_url, redis_url if channel == "redis" else None, "sync", 2)
     status = cluster.run(1, deadline_s=1.0)
     assert (status.state, status.position, status.pushes) == ("unfinished", 0, 1)
+
+
+@pytest.mark.parametrize("rule", ["overwrite", "cas"])
+def test_a_function_stops_when_it_has_asked_s3_as_often_as_it_may_and_goes_on(s3_url, rule):
+    cluster = make_cluster(s3_url, None, rule, 1)
+    quota = len(cluster.tasks[0].batches)
+    first = cluster.run(0, s3_puts=2)
+    assert (first.state, first.position, first.pushes, first.s3_puts) == ("unfinished", 2, 2, 2)
+    second = cluster.run(0, attempt=1, position=2, s3_puts=quota)
+    assert (second.state, second.position, second.pushes) == ("done", quota, quota - 2)
+    assert epoch_outcome(cluster.store, cluster.tasks[0], [second]).pushes == quota
+
+
+def test_retries_of_compare_and_swap_end_with_the_requests_that_are_set_aside(monkeypatch, s3_url):
+    def always_conflicting(model, worker, index, read, params):
+        return swap(model, worker, index, read._replace(token='"stale"'), params)
+
+    swap = S3Model.swap
+    cluster = make_cluster(s3_url, None, "cas", 1)
+    monkeypatch.setattr(S3Model, "swap", always_conflicting)
+    status = cluster.run(0, s3_puts=5)
+    assert (status.state, status.position, status.pushes) == ("unfinished", 0, 0)
+    assert (status.s3_puts, status.retries) == (5, 5)
+
+
+def test_a_barrier_is_asked_no_more_often_than_is_set_aside(s3_url):
+    cluster = make_cluster(s3_url, None, "sync", 2)
+    status = cluster.run(1, s3_gets=8)
+    assert (status.state, status.pushes, status.s3_gets) == ("unfinished", 1, 8)
 
 
 def test_the_platforms_own_timeout_counts():

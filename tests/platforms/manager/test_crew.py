@@ -140,6 +140,15 @@ def answers(*told: Callable[[Task], Answer] | Answer) -> Script:
     return script
 
 
+def test_a_function_is_told_how_often_it_may_ask_s3():
+    shares = Shares(Requests(3, 9), Requests(2, 5))
+    _, invoker = play(
+        lambda told, _, count: returned(status(told)), functions=2, terms=replace(TERMS, shares=shares)
+    )
+    told = {task.worker: (task.s3_puts, task.s3_gets) for _, task in invoker.calls}
+    assert told == {0: (3, 9), 1: (2, 5)}
+
+
 def done(told: Task) -> Answer:
     return returned(status(told))
 
@@ -323,3 +332,82 @@ def test_connections_lost_long_apart_are_not_one_long_loss(monkeypatch):
         return await crew.run([task(i, 2) for i in range(2)], 5.0)
 
     assert all(member.done for member in asyncio.run(run()).members)
+
+
+class Unsent(Scripted):
+    """Never gets as far as sending anything."""
+
+    async def invoke(
+        self, function: str, payload: bytes, *, longest_s: float, on_sent: Callable[[], None]
+    ) -> Answer:
+        return await super().invoke(function, payload, longest_s=longest_s, on_sent=lambda: None)
+
+
+def launched(invoker: Scripted, functions: int = 2, within_s: float = 0.1) -> int:
+    """What a crew counts as launched whose epoch fails."""
+    count = 3 * functions
+    most = Charge(count * MEMORY * LONGEST_MS, count, 10 * count, 10 * count, count * ANSWER_BYTES)
+
+    async def run() -> int:
+        crew = Crew(invoker, lambda memory_mb: f"arn:{memory_mb}", Purse(most), TERMS, MEMORY)
+        with pytest.raises(PlatformError):
+            await crew.run([task(i, functions) for i in range(functions)], within_s)
+        return crew.launched
+
+    return asyncio.run(run())
+
+
+def test_what_was_refused_or_never_left_was_not_launched():
+    def forbidden(told: Task, function: str, count: int) -> Answer:
+        raise PlatformError("Lambda refuses to invoke it: look at its permissions")
+
+    def endless(told: Task, function: str, count: int) -> Answer:
+        return UNREACHABLE if count else REFUSED
+
+    assert launched(Scripted(answers(REFUSED))) == 0
+    assert launched(Unsent(answers(UNREACHABLE))) == 0
+    assert launched(Scripted(endless)) == 0
+    assert launched(Scripted(forbidden)) == 0
+    assert launched(Scripted(answers(LOST))) > 0
+    assert launched(Scripted(answers(KILLED))) > 0
+
+
+def test_what_was_on_its_way_when_the_epoch_ended_may_have_run():
+    class Silent(Scripted):
+        async def invoke(
+            self, function: str, payload: bytes, *, longest_s: float, on_sent: Callable[[], None]
+        ) -> Answer:
+            answer = await super().invoke(function, payload, longest_s=longest_s, on_sent=on_sent)
+            await asyncio.sleep(60)
+            return answer
+
+    assert launched(Silent(answers(REFUSED))) == 2
+
+
+def test_answers_are_counted_in_bytes_and_failures_at_their_bound():
+    def script(told: Task, function: str, count: int) -> Answer:
+        if told.worker == 0 and count == 0:
+            return replace(KILLED, received_bytes=700)
+        return replace(done(told), received_bytes=1000 + told.worker)
+
+    outcome, _ = play(script, 2)
+    assert outcome.used.answer_bytes == ANSWER_BYTES + 1000 + 1001
+
+
+def test_function_0_sets_more_aside_where_it_asks_for_more():
+    taken = []
+
+    class Noted(Purse):
+        async def take(self, worst: Charge) -> bool:
+            taken.append((worst.s3_puts, worst.s3_gets))
+            return await super().take(worst)
+
+    most = Charge(3 * MEMORY * LONGEST_MS, 9, 60, 1000, 9 * ANSWER_BYTES)
+    terms = replace(TERMS, shares=Shares(Requests(4, 500), Requests(3, 20)))
+
+    async def run() -> None:
+        crew = Crew(Scripted(answers(done)), lambda memory_mb: f"arn:{memory_mb}", Noted(most), terms, MEMORY)
+        await crew.run([task(i, 3) for i in range(3)], 5.0)
+
+    asyncio.run(run())
+    assert sorted(taken) == [(3, 20), (3, 20), (4, 500)]
