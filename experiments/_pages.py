@@ -1,0 +1,175 @@
+"""What experiments share: intervals, courses of runs, tables, CSVs, and where results lie."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siren.evaluation.episode import Episode
+from siren.evaluation.statistics import LEVEL, RESAMPLES
+from siren.planning.machines import Convergence
+from siren.units import SECONDS_PER_HOUR
+from siren.worlds.vm import Cluster, VmCosting
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = ROOT / "experiments"
+RESULTS = EXPERIMENTS / "results"
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float, float]
+"""A number with the ends of its 95% interval."""
+
+
+def commit() -> str:
+    """The commit that is checked out."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def wrapped(text: str) -> str:
+    """A page with its paragraphs filled; headings, tables and pictures stay as they are."""
+    blocks = text.split("\n\n")
+    kept = ("#", "|", "!", "    ")
+    filled = [
+        block
+        if block.lstrip("\n").startswith(kept)
+        else textwrap.fill(block, 118, break_long_words=False, break_on_hyphens=False)
+        for block in blocks
+    ]
+    return "\n\n".join(filled).rstrip() + "\n"
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of one set of columns as CSV; floats with six digits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        )
+
+
+def plain_log(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5, written as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+# --- intervals ---------------------------------------------------------------------------------------
+
+
+def _means(values: Sequence[float], seed: int) -> Floats:
+    sample = np.asarray(values, np.float64)
+    return np.random.default_rng(seed).choice(sample, (RESAMPLES, len(sample))).mean(axis=1)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and its 95% percentile bootstrap interval over seeds."""
+    low, high = np.percentile(_means(values, 0), LEVEL)
+    return float(np.mean(values)), float(low), float(high)
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> Interval:
+    """Ratio of two means and its interval; both are resampled, each by itself."""
+    low, high = np.percentile(_means(over, 0) / _means(under, 1), LEVEL)
+    return float(np.mean(over) / np.mean(under)), float(low), float(high)
+
+
+def told(found: Interval, write: Callable[[float], str]) -> str:
+    """An interval as text."""
+    return f"{write(found[0])} [{write(found[1])}, {write(found[2])}]"
+
+
+# --- courses -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one run went; arrays are (epochs + 1,), before the first epoch and after every one.
+
+    Attributes:
+        seconds: On the virtual clock, starts included.
+        dollars: Billed until then; the first hour of a cache from the beginning.
+        losses: Held-out.
+        reached: Whether it ended at its target.
+        cache_usd: What of the dollars was the cache node's.
+    """
+
+    seconds: Floats
+    dollars: Floats
+    losses: Floats
+    reached: bool
+    cache_usd: float = 0.0
+
+    @property
+    def duration_s(self) -> float:
+        """Its whole time."""
+        return float(self.seconds[-1])
+
+    @property
+    def cost_usd(self) -> float:
+        """Its whole bill."""
+        return float(self.dollars[-1])
+
+
+def course_of(episode: Episode, initial_loss: float) -> Course:
+    """The course of a job on functions."""
+    costs = [float(record.status.cost_usd) for record in episode.records]
+    cache = [float(record.status.bill["cache"]) for record in episode.records]
+    return Course(
+        seconds=np.array([0.0, *(record.status.elapsed_s for record in episode.records)]),
+        dollars=np.array([cache[0] if cache else 0.0, *np.cumsum(costs)]),
+        losses=np.array([initial_loss, *episode.losses]),
+        reached=episode.success,
+        cache_usd=sum(cache),
+    )
+
+
+def machine_courses(
+    costing: VmCosting, cluster: Cluster, found: Convergence, *, started: bool
+) -> list[Course]:
+    """The courses of synchronous SGD on machines, one for every curve.
+
+    Args:
+        costing: Laws and prices.
+        cluster: Where.
+        found: The curves.
+        started: Whether machines run already and hold the data; seconds are then billed without a minimum.
+    """
+    epoch_s = costing.epoch_s(cluster, found.steps, found.batch)
+    usd_per_h = float(costing.book.instance_usd_per_h(costing.region, cluster.instance)) * cluster.machines
+    courses = []
+    for losses in found.losses:
+        training = epoch_s * np.arange(len(losses))
+        if started:
+            seconds, dollars = training, training * usd_per_h / SECONDS_PER_HOUR
+        else:
+            running = costing.ready_s(cluster) + training
+            seconds = costing.machines.start.pending + running
+            dollars = np.array([float(costing.bill_usd(cluster, s)) for s in running])
+        courses.append(Course(seconds, dollars, np.array(losses), reached=True))
+    return courses

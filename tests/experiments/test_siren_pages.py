@@ -1,0 +1,147 @@
+"""Siren's experiments: what they compute, and each of them in small, from the command to its page."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from experiments import siren_simulation, siren_testbed, siren_toy
+from experiments._pages import Course, interval, machine_courses, ratio, wrapped
+from experiments.siren_testbed import Run, cells_of, read_runs, same_cost, write_runs
+from siren.planning.machines import Convergence
+from siren.simulator.sampling import costing_of
+from siren.twin.twin import job_of
+from siren.workloads.registry import load_workload
+from siren.worlds.vm import Cluster, VmCosting, load_machines
+
+PNG = b"\x89PNG"
+
+
+def course(seconds: float, dollars: float, cache_usd: float = 0.0) -> Course:
+    return Course(np.array([0.0, seconds]), np.array([0.0, dollars]), np.array([1.0, 0.4]), True, cache_usd)
+
+
+def run(arm: str, machines: int, seconds: float, dollars: float, *, started: bool = False) -> Run:
+    budget_usd, policy = ("", "") if machines else ("0.05", "fixed:4x1769")
+    return Run(arm, machines, started, budget_usd, policy, course(seconds, dollars))
+
+
+# --- shared ------------------------------------------------------------------------------------------
+
+
+def test_an_interval_holds_its_mean_and_narrows_with_more_seeds():
+    few, many = (interval(list(np.random.default_rng(0).normal(10, 1, n))) for n in (5, 200))
+    for mean, low, high in (few, many):
+        assert low < mean < high
+    assert many[2] - many[1] < few[2] - few[1]
+    assert interval([3.0, 3.0, 3.0]) == (3.0, 3.0, 3.0)
+
+
+def test_a_ratio_is_that_of_the_means():
+    mean, low, high = ratio([10.0, 30.0], [4.0, 6.0])
+    assert mean == 4.0
+    assert low < mean < high
+
+
+def test_a_page_keeps_its_tables_and_fills_its_paragraphs():
+    text = "# A heading\n\n" + "word " * 60 + "\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+    found = wrapped(text)
+    assert "| a | b |\n|---|---|\n| 1 | 2 |" in found
+    assert max(len(line) for line in found.splitlines()) <= 118
+    assert found.count("word") == 60
+
+
+def test_courses_on_machines_differ_by_the_start_and_its_bill():
+    job = job_of(load_workload("softmax-digits"))
+    costing = VmCosting(costing_of("aws-2026", job).world, job, load_machines())
+    cluster = Cluster("m4.xlarge", 2)
+    found = Convergence(20, 10.0, (2,), losses=((1.0, 0.5, 0.4),))
+    (cold,), (started,) = (machine_courses(costing, cluster, found, started=flag) for flag in (False, True))
+    lost_s = costing.machines.start.pending + costing.ready_s(cluster)
+    assert np.allclose(cold.seconds - started.seconds, lost_s)
+    assert np.allclose(np.diff(started.seconds), costing.epoch_s(cluster, 20, 10.0))
+    assert cold.cost_usd == pytest.approx(2 * 0.20 * 60 / 3600)  # a minute is the least
+    assert started.cost_usd == pytest.approx(2 * 0.20 * started.duration_s / 3600)
+
+
+# --- the toy example ---------------------------------------------------------------------------------
+
+
+def test_x_runs_120_functions_then_20_and_10_at_last():
+    toy = siren_toy.toy_job(3e-3)
+    reached, functions = toy.run(siren_toy.SlidesSchedule(), seed=0)
+    assert reached.reached
+    assert [n for n, _ in itertools.groupby(functions)] == [120, 20, 10]
+    assert functions.count(120) == 1
+    assert reached.losses[-1] <= toy.best_loss + 3e-3 < reached.losses[-2]
+    assert reached.dollars[0] == reached.cache_usd > 0  # the cache's hour is billed from the beginning
+
+
+def test_the_toy_example_becomes_a_page(tmp_path):
+    config = siren_toy.ToyConfig(fast=True, page=tmp_path / "page.md", out=tmp_path / "out")
+    assert siren_toy.main(config) == 0
+    text = config.page.read_text(encoding="utf-8")
+    for arm in (siren_toy.TWENTY, siren_toy.MANY, siren_toy.SCHEDULE, siren_toy.MACHINE):
+        assert f"| {arm} | 2 of 2 |" in text
+    assert (config.out / "figure.png").read_bytes().startswith(PNG)
+    assert (config.out / "runs.csv").read_text(encoding="utf-8").startswith("target_gap,arm,run,reached")
+
+
+# --- the simulation ----------------------------------------------------------------------------------
+
+
+def test_the_simulation_becomes_a_page(tmp_path):
+    config = siren_simulation.SimulationConfig(fast=True, page=tmp_path / "page.md", out=tmp_path / "out")
+    assert siren_simulation.main(config) == 0
+    text = config.page.read_text(encoding="utf-8")
+    assert f"| 1.5 | {siren_simulation.NAMES[siren_simulation.GRID]} | " in text
+    assert "1.00 [1.00, 1.00]" in text  # the grid's choice is its own yardstick
+    assert (config.out / "figure.png").read_bytes().startswith(PNG)
+    lines = (config.out / "episodes.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + 2 * 2 * len(siren_simulation.NAMES)
+
+
+# --- the testbed -------------------------------------------------------------------------------------
+
+
+def test_the_fastest_cluster_that_costs_no_more_is_the_peer():
+    runs = [
+        run("Siren", 0, 30.0, 0.02),
+        run("m4.large", 1, 50.0, 0.001),
+        run("m4.large", 4, 40.0, 0.01),
+        run("m4.2xlarge", 8, 10.0, 0.05),
+        run("m4.large", 1, 20.0, 0.0005, started=True),
+    ]
+    (cold,), (started,) = same_cost(runs, started=False), same_cost(runs, started=True)
+    assert cold.peer is not None
+    assert (cold.peer.name, cold.times) == ("4x m4.large", (0.75, 0.75, 0.75))
+    assert started.times == (1.5, 1.5, 1.5)
+    assert same_cost([run("Siren", 0, 30.0, 0.0001), *runs[1:]], started=False)[0].peer is None
+
+
+def test_runs_are_read_as_they_were_written(tmp_path):
+    runs = [
+        run("Siren", 0, 30.0, 0.02),
+        run("Siren", 0, 31.0, 0.02),
+        run("m4.large", 2, 9.0, 0.5, started=True),
+    ]
+    write_runs(runs, tmp_path / "runs.csv")
+    found = read_runs(tmp_path / "runs.csv")
+    for ours, read in zip(runs, found, strict=True):
+        assert dataclasses.replace(read, course=ours.course) == ours
+        for name in ("seconds", "dollars", "losses"):
+            assert np.array_equal(getattr(read.course, name), getattr(ours.course, name))
+    assert [len(cell.runs) for cell in cells_of(found, machines=False)] == [2]
+
+
+def test_the_testbed_becomes_a_page(tmp_path):
+    config = siren_testbed.TestbedConfig(fast=True, page=tmp_path / "page.md", out=tmp_path / "out")
+    assert siren_testbed.main(config) == 0
+    text = config.page.read_text(encoding="utf-8")
+    assert "44.3% less time at the same cost" in text
+    assert "| 8x m4.2xlarge |" in text
+    assert "| 2 of 2 |" in text
+    assert (config.out / "figure.png").read_bytes().startswith(PNG)
