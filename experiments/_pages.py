@@ -69,11 +69,11 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def plain_log(axis: Axis) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5, written as plain numbers."""
+def plain_log(axis: Axis, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
+    """Ticks of a logarithmic axis at these multiples of powers of ten, written as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

@@ -255,25 +255,26 @@ def figure(
 def _draw_grid(axes, played: Played) -> None:
     grid = played.grid
     reached = np.array([o.success_rate for o in grid.outcomes])
-    for mask, face, label in (
-        (reached == 1, BLUE, "always in time"),
-        (reached < 1, "white", "fails at times"),
-    ):
-        axes.plot(
-            grid.functions[mask], grid.counted_s[mask], "o", color=BLUE, markerfacecolor=face, label=label
-        )
-    axes.plot(grid.functions, grid.counted_s, color=BLUE, linewidth=1, alpha=0.6)
+    times = np.array([o.time_s for o in grid.outcomes])
+    marks = (
+        (reached == 1, {"markerfacecolor": BLUE}, "always in time"),
+        ((reached > 0) & (reached < 1), {"markerfacecolor": "white"}, "at times, mean of those"),
+    )
+    for mask, face, label in marks:
+        axes.plot(grid.functions[mask], times[mask], "o", color=BLUE, label=label, **face)
+    never = grid.functions[reached == 0]
+    axes.plot(never, np.full(len(never), times.min() / 2), "x", color=BLUE, label="never within the budget")
     told_s = np.mean(_counted(played, TOLD))
     axes.axhline(told_s, color=RED)
     axes.annotate(
-        "agent, told the best count", (0.99, told_s), xycoords=("axes fraction", "data"), xytext=(0, -6),
-        textcoords="offset points", ha="right", va="top", color=RED,
+        "agent, told the best count", (0.02, told_s), xycoords=("axes fraction", "data"), xytext=(0, 5),
+        textcoords="offset points", color=RED,
     )  # fmt: skip
-    axes.set(xscale="log", xlabel="functions of every epoch", title="One job: every count")
-    axes.set_ylabel("seconds to the target, a failure counted twice")
-    axes.set_ylim(0, float(grid.counted_s.max()) * 1.1)
-    plain_log(axes.xaxis)
-    axes.legend(loc="lower left")
+    axes.set(xscale="log", yscale="log", xlabel="functions of every epoch", title="One job: every count")
+    axes.set_ylabel("seconds to the target (log)")
+    plain_log(axes.xaxis, (1.0,))
+    plain_log(axes.yaxis)
+    axes.legend(loc="upper left")
 
 
 def _counted(played: Played, policy: str) -> Floats:
@@ -291,6 +292,7 @@ def _draw_jobs(axes, every: Sequence[Played]) -> None:
         axes.plot(at, ratios, marker, color=colour, label=NAMES[policy], markersize=7)
     axes.axhline(1, color=BLUE)
     axes.annotate("grid search's choice", (1, 1), xytext=(0, 5), textcoords="offset points", color=BLUE)
+    axes.set_xticks(at[::3] if len(at) > 6 else at)
     axes.set(yscale="log", xlabel="jobs, sorted", title=f"All jobs at {budget:g} x the cheapest budget")
     axes.set_ylabel("time over the grid search's choice (log)")
     plain_log(axes.yaxis)
@@ -314,6 +316,7 @@ def _draw_curves(axes, shipped: dict[str, Floats], records: Sequence[Record]) ->
     axes.set_xscale("symlog", linthresh=50_000)
     ticks = [0, 100_000, 1_000_000, 10_000_000]
     axes.set_xticks(ticks, ["0", "100k", "1M", "10M"])
+    axes.set_xlim(0, 1.5 * float(steps.max()))
     axes.minorticks_off()
     axes.set_ylabel("speed-up over the reference, validation jobs")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.02))

@@ -350,7 +350,7 @@ def _draw_frontier(axes, runs: Sequence[Run], title: str) -> None:
             axes.plot(
                 x, y, "s", color=colour, markerfacecolor=face, linestyle=line, markersize=6, linewidth=1.3
             )
-            for cell, at, height in zip(mine, x, y, strict=True):
+            for cell, at, height in list(zip(mine, x, y, strict=True))[:: len(SIZES) - 1]:
                 axes.annotate(f"{cell.runs[0].machines}", (at, height), xytext=(5, 4),
                               textcoords="offset points", color=colour, size=9)  # fmt: skip
     for cell in cells_of(runs, machines=False):
@@ -360,7 +360,8 @@ def _draw_frontier(axes, runs: Sequence[Run], title: str) -> None:
         axes.plot([bill], [y], "o", color=colour, markersize=10)
         axes.plot([alone], [y], "o", color=colour, markersize=10, markerfacecolor="white")
     axes.set(xscale="log", yscale="log", xlabel="dollars, log", title=title)
-    plain_log(axes.xaxis)
+    axes.margins(y=0.12)
+    plain_log(axes.xaxis, (1.0,))
     plain_log(axes.yaxis)
 
 
@@ -391,7 +392,7 @@ def _legend(drawn) -> None:
     drawn.legend(
         machines + marks, texts, loc="upper left", bbox_to_anchor=(0.05, 0.955), ncols=8, handlelength=1.5
     )
-    drawn.text(0.985, 0.905, "numbers: machines of a cluster", ha="right", color=INK)
+    drawn.text(0.985, 0.905, "squares: 1, 2, 4, 8 machines", ha="right", color=INK)
 
 
 # --- the page ----------------------------------------------------------------------------------------
