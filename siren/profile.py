@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,26 +16,20 @@ from threadpoolctl import threadpool_limits
 
 from siren.analysis._disk import Disk
 from siren.analysis.console import console_for
-from siren.errors import RunFolderError, SirenError, UnknownNameError, UsageError
+from siren.errors import RunFolderError, SirenError, UsageError
 from siren.money.amounts import parse_budget
-from siren.platforms.twin import TwinPlatform
-from siren.profiling.fit import expected_parts, fit
-from siren.profiling.measure import Connect, Measured, measure
-from siren.profiling.show import figure, show
-from siren.rehearsal.show import progress
+from siren.platforms.aws.confirm import confirm
+from siren.platforms.select import WORLDS, Selected, check_platform, select_platform
+from siren.profiling.fit import empty_init_s, expected_parts, fit
+from siren.profiling.measure import Connect, Measured, Tour, measure, prepare
+from siren.profiling.show import figure, progress, show, spending_plan
 from siren.twin.twin import job_of
-from siren.types import Action, BatchRule, ChannelKind, StopReason, UpdateRule
-from siren.workloads.profile import PROFILE_FILE, Point, Profile, with_profile
+from siren.types import Action, BatchRule, ChannelKind, EpochReport, StopReason, UpdateRule
+from siren.workloads.profile import PROFILE_FILE, ColdPoint, Point, Profile, with_profile
 from siren.workloads.registry import load_workload
 from siren.workloads.workload import Workload
 from siren.worlds import World, load_world
 from siren.worlds.costing import Costing, make_costing
-
-PLATFORMS: Mapping[str, Connect] = {"twin": TwinPlatform}
-"""How the platforms are made that can be measured."""
-
-LATER = ("local", "aws")
-"""Platforms that Siren has a name for, but that cannot be profiled yet."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +39,7 @@ class ProfileConfig:
     Trains a few actions, one cold epoch and some warm ones each, and fits what a sample and a push take,
     what a cold start takes for imports, and the latencies of the channel, with 95% intervals. Writes
     profile.json beside the workload; `siren.plan --profile FILE` then plans with what was measured.
+    On the platform aws it shows first what it will do and cost, and asks.
     Exit codes: 0 measured, 1 internal error, 2 usage, or a budget too small, 4 a file or the platform
     failed, 130 interrupted.
     """
@@ -51,11 +47,17 @@ class ProfileConfig:
     workload: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")] = "mlp-mnist"
     """What to train: a folder under workloads/, or the path of your own."""
 
-    world: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = "aws-2026"
-    """Prices, limits and assumed laws of time: a file under envs/, or the path of your own."""
+    world: Annotated[str | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+    """Prices, limits and assumed laws of time: a file under envs/, or the path of your own. Default:
+    aws-2026; on the platform local: local."""
 
     platform: Annotated[str, tyro.conf.arg(metavar="NAME")] = "twin"
-    """Where to measure: twin, whose constants are those of the world and whose money is emulated."""
+    """Where to measure: twin, whose constants are those of the world; local (real functions on this machine,
+    not more at once than it has cores; needs the extra `local`); or aws (your account, for money, see
+    siren.deploy; needs the extra `aws`)."""
+
+    deployment: Annotated[str, tyro.conf.arg(metavar="NAME")] = "siren"
+    """Which deployment of siren.deploy the platform aws uses."""
 
     budget: Annotated[str, tyro.conf.arg(metavar="USD")] = "0.05"
     """Dollars that measuring may cost at most."""
@@ -78,6 +80,9 @@ class ProfileConfig:
     figure: Annotated[Path | None, tyro.conf.arg(metavar="PNG")] = None
     """Where to draw measured against fitted; needs the extra `plot`."""
 
+    yes: bool = False
+    """Spend without asking, on the platform aws."""
+
     print_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the profile as JSON on stdout, and nothing else there."""
 
@@ -86,7 +91,8 @@ def main(
     config: ProfileConfig,
     stdout: TextIO | None = None,
     stderr: TextIO | None = None,
-    platforms: Mapping[str, Connect] = PLATFORMS,
+    stdin: TextIO | None = None,
+    connect: Connect | None = None,
 ) -> int:
     """Profiles; returns the exit code.
 
@@ -94,19 +100,21 @@ def main(
         config: What the user asked for.
         stdout: Where results go; `sys.stdout` by default.
         stderr: Where errors and progress go; `sys.stderr` by default.
-        platforms: How platforms are made, by name.
+        stdin: Where an answer comes from; `sys.stdin` by default.
+        connect: Makes the platform; by default the one that the user named.
     """
     stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
     try:
         # A user's model may print: stdout is for results.
         with threadpool_limits(1), contextlib.redirect_stdout(stderr):
-            profile = _profiled(config, platforms, stderr)
+            profile = _profiled(config, connect or _connect(config), stderr, stdin or sys.stdin)
             if config.figure:
                 figure(profile, config.figure)
     except SirenError as error:
-        return _fail(stderr, error, error.exit_code)
-    except KeyboardInterrupt:
-        return _fail(stderr, "interrupted; no profile was written", StopReason.INTERRUPTED.exit_code)
+        return _fail(stderr, "; ".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code)
+    except KeyboardInterrupt as error:
+        text = "; ".join(["interrupted; no profile was written", *getattr(error, "__notes__", [])])
+        return _fail(stderr, text, StopReason.INTERRUPTED.exit_code)
     if config.print_json:
         stdout.write(profile.model_dump_json(indent=1) + "\n")
     else:
@@ -114,21 +122,25 @@ def main(
     return 0
 
 
-def _fail(stderr: TextIO, error: object, code: int) -> int:
-    print(f"siren.profile: {error}", file=stderr)
+def _fail(stderr: TextIO, text: str, code: int) -> int:
+    print(f"siren.profile: {text}", file=stderr)
     return code
 
 
-def _profiled(config: ProfileConfig, platforms: Mapping[str, Connect], stderr: TextIO) -> Profile:
-    connect = _connect(config.platform, platforms)
+def _profiled(config: ProfileConfig, connect: Connect, stderr: TextIO, stdin: TextIO) -> Profile:
+    check_platform(config.platform)
     if config.seed < 0:
         raise UsageError(f"--seed {config.seed}: give 0 or more")
-    budget_usd, world = parse_budget(config.budget), load_world(config.world)
+    budget_usd = parse_budget(config.budget)
+    world = load_world(config.world or WORLDS[config.platform])
     overrides = {key: getattr(config, key) for key in ("batch_rule", "update_rule", "channel")}
     workload = load_workload(config.workload, overrides=overrides)
     workload.check()
-    with progress(stderr, 0.0) as report:
-        measured = measure(workload, world, connect, budget_usd, config.seed, report)
+    cores = (os.cpu_count() or 1) if config.platform == "local" else None
+    with prepare(workload, world, connect, budget_usd, config.seed, cores) as tours:
+        _agree(tours, budget_usd, stdin, stderr, asks=not config.yes)
+        with progress(stderr, config.platform) as report:
+            measured = measure(tours, budget_usd, report)
     profile = _profile_of(workload, world, measured, budget_usd, config.seed)
     path = config.out or workload.folder / PROFILE_FILE
     try:
@@ -138,12 +150,25 @@ def _profiled(config: ProfileConfig, platforms: Mapping[str, Connect], stderr: T
     return profile
 
 
-def _connect(name: str, platforms: Mapping[str, Connect]) -> Connect:
-    if name in platforms:
-        return platforms[name]
-    if name in LATER:
-        raise UsageError(f"--platform {name} cannot be profiled yet: use --platform twin")
-    raise UnknownNameError("platform", name, platforms)
+def _connect(config: ProfileConfig) -> Connect:
+    """Makes the platform that the user named, as `siren.run` does."""
+
+    def connect(workload: Workload, world: World, seed: int) -> Selected:
+        name = f"profile-{workload.name}"
+        return select_platform(
+            config.platform, workload, world, seed, run_name=name, deployment=config.deployment
+        )
+
+    return connect
+
+
+def _agree(tours: Sequence[Tour], budget_usd: Decimal, stdin: TextIO, stderr: TextIO, *, asks: bool) -> None:
+    """Where money is spent, shows what on and asks."""
+    if not asks or not any(tour.platform.spends_money for tour in tours):
+        return
+    print(spending_plan(tours, budget_usd), file=stderr)
+    if not confirm("Spend it?", stdin, stderr, otherwise="--platform local to try it without money"):
+        raise UsageError("nothing was spent: run it again when you agree to the plan")
 
 
 def _profile_of(
@@ -162,9 +187,12 @@ def _profile_of(
         constants=fit(measured, costing),
         points=(),
         cold_starts=sum(epoch.report.cold_starts for epoch in measured.epochs),
+        notes=measured.notes,
     )
     known, there = with_profile(workload, world, bare)
-    return bare.model_copy(update={"points": _points(measured, costing, make_costing(there, job_of(known)))})
+    fitted = make_costing(there, job_of(known))
+    points, cold = _points(measured, costing, fitted), _cold(measured, costing, fitted)
+    return bare.model_copy(update={"points": points, "cold": cold})
 
 
 def _points(measured: Measured, assumed: Costing, fitted: Costing) -> tuple[Point, ...]:
@@ -186,6 +214,27 @@ def _points(measured: Measured, assumed: Costing, fitted: Costing) -> tuple[Poin
                 **_named("", means),
                 **_named("fitted_", expected_parts(fitted, n, m)),
                 **_named("assumed_", expected_parts(assumed, n, m)),
+            )
+        )
+    return tuple(points)
+
+
+def _cold(measured: Measured, assumed: Costing, fitted: Costing) -> tuple[ColdPoint, ...]:
+    """Initialisations by memory, of both tours: what is initialised is the same."""
+    groups: dict[int, list[EpochReport]] = {}
+    for epoch in measured.epochs:
+        if epoch.cold:
+            groups.setdefault(epoch.report.action.memory_mb, []).append(epoch.report)
+    points = []
+    for memory_mb, reports in sorted(groups.items()):
+        starts = sum(report.cold_starts for report in reports)
+        points.append(
+            ColdPoint(
+                memory_mb=memory_mb,
+                starts=starts,
+                init_s=sum(report.cold_starts * report.init_s for report in reports) / starts,
+                fitted_init_s=empty_init_s(fitted) + fitted.job.import_s,
+                assumed_init_s=empty_init_s(assumed) + assumed.job.import_s,
             )
         )
     return tuple(points)

@@ -9,15 +9,55 @@ from pathlib import Path
 
 import pytest
 
-from siren.errors import UsageError
+from siren.errors import PlatformError, UsageError
+from siren.platforms.aws.deployment import Deployment
+from siren.platforms.local import NEEDED
+from siren.platforms.manager.aws_site import AwsSite
+from siren.platforms.manager.site import Grounds
+from siren.platforms.select import Selected
+from siren.platforms.twin import TwinPlatform
 from siren.profile import ProfileConfig
 from siren.profile import main as profile
+from siren.profiling import measure as measuring
 from siren.rehearsal.workers import StageSettings, make_stage
-from siren.testing.tiny import write_tiny_workload
+from siren.testing import tiny_model
+from siren.testing.tiny import tiny_costing, write_tiny_workload
 from siren.workloads.profile import load_profile, profiled
 from siren.workloads.registry import load_workload
 from siren.worlds import load_world
 from tests.profiling.test_fit import made_of
+
+
+class Keyboard(io.StringIO):
+    """Somebody who answers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def deployed(monkeypatch) -> list[str]:
+    """A deployment that is there, and a list of what is asked of it."""
+    asked: list[str] = []
+    found = Deployment(
+        name="siren",
+        region="us-east-1",
+        bucket="siren-000000000000-us-east-1",
+        function_name="siren-worker",
+        role_arn="arn:aws:iam::000000000000:role/siren-worker-us-east-1",
+        redis_url="redis://cache:6379",
+        runtime="python3.13",
+        code_sha256="sha",
+        concurrency=5,
+    )
+
+    def opened(site: AwsSite) -> Grounds:
+        asked.append("open")
+        raise PlatformError("as far as this test goes; end it here")
+
+    monkeypatch.setattr(AwsSite, "find", lambda site: found)
+    monkeypatch.setattr(AwsSite, "open", opened)
+    return asked
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +65,10 @@ def job(tmp_path_factory) -> Path:
     return write_tiny_workload(tmp_path_factory.mktemp("jobs") / "tiny")
 
 
-def profiles(platforms=None, **settings) -> tuple[int, str, str]:
+def profiles(connect=None, answer="", **settings) -> tuple[int, str, str]:
     stdout, stderr = io.StringIO(), io.StringIO()
-    code = profile(ProfileConfig(**settings), stdout, stderr, *([platforms] if platforms else []))
+    stdin = Keyboard(answer) if answer else io.StringIO()
+    code = profile(ProfileConfig(**settings), stdout, stderr, stdin, connect)
     return code, stdout.getvalue(), stderr.getvalue()
 
 
@@ -46,7 +87,7 @@ def test_a_profile_is_written_beside_the_workload_and_shown_with_a_figure(job, t
 
 def test_what_was_measured_takes_the_place_of_what_was_assumed(job, tmp_path):
     file = tmp_path / "mine.json"
-    code, stdout, _ = profiles({"twin": made_of}, workload=str(job), out=file, print_json=True)
+    code, stdout, _ = profiles(made_of, workload=str(job), out=file, print_json=True)
     assert code == 0
     assert json.loads(stdout) == json.loads(file.read_text())
     assert not (job / "profile.json").exists()
@@ -73,7 +114,6 @@ def test_a_profile_of_another_job_or_channel_is_refused(job, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"platform": "aws"}, "cannot be profiled yet"),
         ({"platform": "twn"}, "did you mean 'twin'"),
         ({"budget": "0.0000001"}, "budget"),
         ({"budget": "0.00001"}, "give more"),
@@ -91,3 +131,94 @@ def test_a_file_that_cannot_be_written_is_told(job, tmp_path):
     code, stdout, stderr = profiles(workload=str(job), out=tmp_path / "no" / "folder.json")
     assert (code, stdout) == (4, "")
     assert "could not write" in stderr
+
+
+def test_the_plan_names_every_point_and_the_most_it_can_cost(job, deployed):
+    code, stdout, said = profiles(platform="aws", workload=str(job), answer="n\n")
+    assert (code, stdout) == (2, "")
+    for shown in (
+        "aws: real money is spent",
+        "one cold and 5 warm epochs",
+        "average over s3",
+        "additive over redis",
+        "5 functions of 768 MB: an epoch is expected to take",
+        "at worst $0.05, the budget",
+        "Spend it? [y/N]",
+    ):
+        assert shown in said
+    assert "16 functions" not in said, "the deployment reserves five"
+    assert "nothing was spent" in said
+    assert deployed == []
+
+
+def test_aws_measures_after_a_yes_on_the_keyboard_or_the_command_line(job, deployed):
+    for options in ({"answer": "y\n"}, {"yes": True}):
+        code, stdout, said = profiles(platform="aws", workload=str(job), **options)
+        assert (code, stdout) == (4, "")
+        assert said.endswith("as far as this test goes; end it here\n")
+        assert ("Spend it?" in said) == ("answer" in options)
+    assert deployed == ["open", "open"]
+    assert not (job / "profile.json").exists()
+
+
+def test_aws_does_not_spend_where_nobody_can_answer(job, deployed):
+    code, _, said = profiles(platform="aws", workload=str(job))
+    assert code == 2
+    assert "add --yes to go on" in said
+    assert deployed == []
+
+
+@pytest.mark.parametrize("error", [PlatformError("Lambda is gone; resume later"), KeyboardInterrupt()])
+def test_what_was_billed_before_a_failure_is_told(job, monkeypatch, error):
+    epochs = []
+
+    class Failing(TwinPlatform):
+        spends_money = True
+
+        def run_epoch(self, plan):
+            if len(epochs) == 3:
+                raise error
+            epochs.append(super().run_epoch(plan))
+            return epochs[-1]
+
+    def connect(workload, world, seed):
+        costing = tiny_costing(workload, world)
+        return Selected(Failing(workload, costing, seed), costing)
+
+    code, stdout, said = profiles(connect, workload=str(job), yes=True)
+    assert (code, stdout) == (error.exit_code if isinstance(error, PlatformError) else 130, "")
+    billed = Decimal(said.partition("at most $")[2].partition(" of $0.05 was billed")[0])
+    assert len(epochs) == 3
+    assert 0 < billed < Decimal("0.0125"), "the first tour's share"
+    assert not (job / "profile.json").exists()
+
+
+def test_real_functions_on_this_machine_are_profiled(monkeypatch, tmp_path):
+    """End to end: servers, functions, REPORT lines, ledger, fit, file and figure."""
+    for package in NEEDED:
+        pytest.importorskip(package)
+    source = Path(tiny_model.__file__).read_text(encoding="utf-8").partition("    @staticmethod")[0]
+    training = {"learning_rate": 0.05, "batch_rule": "split"}
+    job = write_tiny_workload(tmp_path / "tiny", source, training=training)
+    monkeypatch.setattr(measuring, "WARM", 2)
+    monkeypatch.setattr("siren.profile.os.cpu_count", lambda: 2)
+    picture = tmp_path / "profile.png"
+    code, stdout, stderr = profiles(platform="local", workload=str(job), figure=picture)
+    assert code == 0, stderr
+    kept = load_profile(job / "profile.json")
+    assert (kept.platform, kept.world) == ("local", "local")
+    assert Decimal(0) < Decimal(kept.spent_usd) <= Decimal(kept.budget_usd)
+    assert {(point.functions, point.memory_mb) for point in kept.points} <= {(1, 1769), (1, 768), (2, 768)}
+    assert (1, 1769) in {(point.functions, point.memory_mb) for point in kept.points}
+    assert all(point.compute_s > 0 and point.fetch_s > 0 for point in kept.points)
+    assert kept.cold_starts == sum(cold.starts for cold in kept.cold) > 0
+    assert all(cold.init_s > 0.01 for cold in kept.cold), "from REPORT lines"
+    assert "so points of more than 2 functions are left out" in kept.notes
+    sample = kept.constants["seconds_per_sample"]
+    assert sample.low <= sample.value <= sample.high
+    assert sample.value < sample.assumed, "the model takes microseconds, made up is a millisecond"
+    assert kept.constants["import_s"].high > 0
+    assert "nothing was spent" in stdout
+    assert "initialisation of" in stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    profiled(load_workload(str(job)), load_world("local"), str(job / "profile.json"))

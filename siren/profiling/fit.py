@@ -1,11 +1,12 @@
 """Fitting the constants of the laws to measured epochs, with 95% intervals.
 
 Compute: the seconds of all functions at one vCPU are pushes x seconds_per_push + samples x
-seconds_per_sample, a line through the epochs of different mini-batches. Imports: what cold starts took
-beyond the platform's own. Channel: the medians of reads and writes and the time for which a push blocks
-the store, in logarithms, to the fetch and update seconds that the closed forms of the laws expect, and
-loosely to what was assumed. A constant that the epochs do not tell is left as it was assumed. Errors are
-the larger of what residuals show and what the laws' own noise and error explain.
+seconds_per_sample, a line through the warm epochs of different mini-batches. Imports: what the
+initialisations of cold starts took beyond an empty function's. Channel: the medians of reads and writes
+and the time for which a push blocks the store, in logarithms, to the fetch and update seconds that the
+closed forms of the laws expect, and loosely to what was assumed. A constant that the epochs do not tell is
+left as it was assumed. Errors are the larger of what residuals show and what the laws' own noise and error
+explain.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def fit(measured: Measured, costing: Costing) -> dict[ConstantName, Constant]:
         costing: The job's own laws as they are assumed.
     """
     found: dict[ConstantName, Constant] = {}
-    found.update(fit_compute(measured.epochs))
+    found.update(fit_compute(measured.warm()))
     imports = fit_imports(measured.epochs)
     if imports:
         found["import_s"] = imports
@@ -98,7 +99,7 @@ def fit(measured: Measured, costing: Costing) -> dict[ConstantName, Constant]:
 
 
 def fit_compute(epochs: Sequence[Epoch]) -> dict[ConstantName, Constant]:
-    """What a sample and a push take at one vCPU; both scaled alike if all mini-batches were of one size."""
+    """What a sample and a push take at one vCPU; both scaled alike where nothing tells them apart."""
     rows, told, noise = [], [], []
     for epoch in epochs:
         report, job, cpu = epoch.report, epoch.costing.job, epoch.costing.world.cpu
@@ -111,17 +112,14 @@ def fit_compute(epochs: Sequence[Epoch]) -> dict[ConstantName, Constant]:
     assumed = np.array([job.seconds_per_sample, job.seconds_per_push])
     design, y = np.array(rows), np.array(told)
     scales = y * np.maximum(noise, LEAST_ERROR)
+    value, error = np.zeros(2), np.zeros(2)
     if len(np.unique(design, axis=0)) > 1 and assumed[1] > 0:
         value, error = _line(design, y, scales)
-    else:  # one size of mini-batch: their sum is all that it tells
+    if value[0] == 0:  # one size of mini-batch, or so few samples that noise hides them: their sum is told
         factor, spread = _line((design @ assumed)[:, None], y, scales)
         value, error = factor * assumed, spread * assumed
     names: tuple[ConstantName, ...] = ("seconds_per_sample", "seconds_per_push")
-    return {
-        name: _constant(value[k], error[k], assumed[k])
-        for k, name in enumerate(names)
-        if assumed[k] > 0 and (value[k] > 0 or name == "seconds_per_push")
-    }
+    return {name: _constant(value[k], error[k], assumed[k]) for k, name in enumerate(names) if assumed[k] > 0}
 
 
 def _line(design: Floats, y: Floats, scales: Floats) -> tuple[Floats, Floats]:
@@ -145,26 +143,27 @@ def _constant(value: float, reach: float, assumed: float) -> Constant:
 
 
 def fit_imports(epochs: Sequence[Epoch]) -> Constant | None:
-    """What cold starts took beyond an empty function's; from epochs in which every function was cold."""
-    told, counts = [], []
-    for epoch in epochs:
-        n, start = epoch.report.action.functions, epoch.costing.world.start
-        if epoch.report.cold_starts == n <= start.scale_out_burst:
-            empty_s = start.init_median * math.exp(start.init_sigma**2 / 2)
-            told.append(epoch.report.start_s - (n - 1) / 2 / start.fan_out - start.placement - empty_s)
-            counts.append(n)
+    """What cold starts took beyond an empty function's, by the initialisations that Lambda reported."""
+    told = [epoch.report.init_s - empty_init_s(epoch.costing) for epoch in epochs if epoch.cold]
     if not told:
         return None
-    start, weights = epochs[0].costing.world.start, np.array(counts, np.float64)
+    weights = np.array([epoch.report.cold_starts for epoch in epochs if epoch.cold], np.float64)
+    costing = epochs[0].costing
     value = float(np.average(told, weights=weights))
-    own_s = start.init_median * math.exp(start.init_sigma**2 / 2) * math.sqrt(math.expm1(start.init_sigma**2))
+    own_s = empty_init_s(costing) * math.sqrt(math.expm1(costing.world.start.init_sigma**2))
     spread_s = own_s / math.sqrt(weights.sum())
     free = max(len(told) - 1, 1)
     if len(told) > 1:
         seen = math.sqrt(float(np.average((np.array(told) - value) ** 2, weights=weights)) / free)
         spread_s = max(spread_s, seen)
     reach_s = spread_s * float(stats.t.ppf((1 + CONFIDENCE) / 2, free) if len(told) > 1 else 1.96)
-    return _constant(max(value, 0.0), reach_s, epochs[0].costing.job.import_s)
+    return _constant(max(value, 0.0), reach_s, costing.job.import_s)
+
+
+def empty_init_s(costing: Costing) -> float:
+    """Mean initialisation of a function that imports nothing: of a log-normal law."""
+    start = costing.world.start
+    return float(start.init_median * math.exp(start.init_sigma**2 / 2))
 
 
 def fit_store(epochs: Sequence[Epoch], costing: Costing) -> dict[ConstantName, Constant]:

@@ -76,6 +76,25 @@ class Point(BaseModel):
     assumed_update_s: float
 
 
+class ColdPoint(BaseModel):
+    """Initialisations of one memory size, as Lambda reported them: no part of the other points.
+
+    Attributes:
+        memory_mb: The size.
+        starts: Cold starts.
+        init_s: Their mean.
+        fitted_init_s, assumed_init_s: The same by the fitted laws, and by the laws as they were.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    memory_mb: int
+    starts: int
+    init_s: float
+    fitted_init_s: float
+    assumed_init_s: float
+
+
 class Profile(BaseModel):
     """A whole `profile.json`.
 
@@ -87,6 +106,8 @@ class Profile(BaseModel):
         constants: What was fitted; one that the points do not tell is not there.
         points: What was measured.
         cold_starts: How many cold starts `import_s` was learned from.
+        cold: What they took.
+        notes: What the reader must know of this measurement.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -102,6 +123,8 @@ class Profile(BaseModel):
     constants: dict[ConstantName, Constant]
     points: tuple[Point, ...]
     cold_starts: int
+    cold: tuple[ColdPoint, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load_profile(file: Path) -> Profile:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from siren.errors import BudgetError
-from siren.platforms.base import Platform
+from siren.platforms.select import Selected
 from siren.platforms.twin import TwinPlatform
-from siren.profiling.fit import expected_parts, fit
-from siren.profiling.measure import FIRST_SHARE, Measured, actions_of, measure, with_larger_batches
+from siren.profiling.fit import empty_init_s, expected_parts, fit, fit_compute, fit_imports
+from siren.profiling.measure import (
+    FIRST_SHARE,
+    Measured,
+    actions_of,
+    measure,
+    prepare,
+    with_larger_batches,
+)
 from siren.testing.tiny import tiny_costing, tiny_workload
 from siren.types import Action, BatchRule, ChannelKind, UpdateRule
 from siren.workloads.profile import Profile, with_profile
 from siren.workloads.workload import Workload
 from siren.worlds import World, load_world
-from siren.worlds.costing import Costing
 
 WORLD = load_world("aws-2026")
 BUDGET = Decimal("0.05")
@@ -30,8 +37,9 @@ TRUTH = {
 """True constants over those that are assumed."""
 
 
-def made_of(workload: Workload, costing: Costing, seed: int) -> Platform:
+def made_of(workload: Workload, world: World, seed: int) -> Selected:
     """A twin whose constants are not those that it is told."""
+    costing = tiny_costing(workload, world)
     cost = workload.spec.cost
     changed = cost.model_copy(
         update={
@@ -47,14 +55,15 @@ def made_of(workload: Workload, costing: Costing, seed: int) -> Platform:
             "write_median": store.write_median * TRUTH["write"],
         }
     )
-    world = costing.world.model_copy(update={"channels": {**costing.world.channels, channel: store}})
+    world = world.model_copy(update={"channels": {**world.channels, channel: store}})
     spec = workload.spec.model_copy(update={"cost": changed})
     true = Workload(workload.name, spec, workload.model, workload.dataset, workload.folder)
-    return TwinPlatform(true, tiny_costing(true, world), seed)
+    return Selected(TwinPlatform(true, tiny_costing(true, world), seed), costing)
 
 
-def measured(workload: Workload, budget: Decimal = BUDGET, seed: int = 1) -> Measured:
-    return measure(workload, WORLD, made_of, budget, seed)
+def measured(workload: Workload, budget: Decimal = BUDGET, seed: int = 1, world: World = WORLD) -> Measured:
+    with prepare(workload, world, made_of, budget, seed) as tours:
+        return measure(tours, budget)
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +156,8 @@ def test_the_first_tour_takes_larger_mini_batches_of_the_same_samples(workload):
 def test_actions_go_from_one_vcpu_to_functions_that_contend(workload):
     own = actions_of(tiny_costing(workload), own=True)
     assert own == [Action(1, 1769), Action(1, 768), Action(4, 768), Action(16, 768)]
+    few = actions_of(tiny_costing(workload), own=True, functions_max=2)
+    assert few == [Action(1, 1769), Action(1, 768), Action(2, 768)]
     heavy = tiny_workload(cost={"seconds_per_sample": 2.0})
     assert min(a.functions for a in actions_of(tiny_costing(heavy), own=True)) > 8
 
@@ -156,7 +167,43 @@ def test_a_world_without_the_channels_noise_is_told_exactly():
         update={"cpu": WORLD.cpu.model_copy(update={"push_noise": 0.0, "function_noise": 0.0})}
     )
     workload = tiny_workload()
-    told = measure(workload, quiet, made_of, BUDGET, 0)
+    told = measured(workload, BUDGET, 0, quiet)
     constants = fit(told, tiny_costing(workload, quiet))
     assert constants["seconds_per_sample"].value == pytest.approx(2e-3, rel=1e-3)
     assert constants["seconds_per_push"].value == pytest.approx(0.5e-3, rel=1e-2)
+
+
+def test_a_sample_too_small_to_be_told_from_a_push_scales_with_it(workload, found):
+    """Functions so quick that the requests around them hide what a sample takes."""
+    noisy = []
+    for epoch in found.warm():
+        pushes = epoch.report.pushes / epoch.report.action.functions
+        quicker = 0.5 if epoch.costing.uses_cache else 0.4  # larger mini-batches seem to take less
+        noisy.append(replace(epoch, report=replace(epoch.report, compute_s=1e-4 * pushes * quicker)))
+    constants = fit_compute(noisy)
+    factors = [constant.value / constant.assumed for constant in constants.values()]
+    assert set(constants) == {"seconds_per_sample", "seconds_per_push"}
+    assert factors[0] == pytest.approx(factors[1])
+    job = tiny_costing(workload).job
+    told = sum(epoch.report.compute_s * epoch.report.action.functions for epoch in noisy)
+    fitted = sum(
+        epoch.costing.job.samples * constants["seconds_per_sample"].value
+        + epoch.report.pushes * constants["seconds_per_push"].value
+        for epoch in noisy
+    )
+    assert 0.3 < fitted / told < 1.5
+    assert constants["seconds_per_sample"].value < 0.3 * job.seconds_per_sample
+
+
+def test_imports_are_fitted_to_what_initialisations_took(found):
+    cold = [epoch for epoch in found.epochs if epoch.cold]
+    told = [
+        replace(epoch, report=replace(epoch.report, init_s=0.5 + empty_init_s(epoch.costing)))
+        for epoch in cold
+    ]
+    constant = fit_imports(told)
+    assert constant.value == pytest.approx(0.5)
+    assert constant.low < 0.5 < constant.high
+    slow = [replace(epoch, report=replace(epoch.report, start_s=99.0)) for epoch in told]
+    assert fit_imports(slow) == constant  # publishing versions and fanning out are no part of it
+    assert fit_imports(found.warm()) is None
