@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from siren.errors import MissingExtraError
@@ -26,17 +27,29 @@ def session(backend: Backend) -> Any:
     """
     try:
         import boto3
+        import botocore.session
     except ImportError as error:
         raise MissingExtraError("boto3", backend.name) from error
+    core = botocore.session.get_session()
+    core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
     if backend.credentials is None:
-        return boto3.Session(region_name=backend.region)
+        return boto3.Session(region_name=backend.region, botocore_session=core)
     key, secret, token = backend.credentials
     return boto3.Session(
         aws_access_key_id=key,
         aws_secret_access_key=secret,
         aws_session_token=token or None,
         region_name=backend.region,
+        botocore_session=core,
     )
+
+
+@functools.cache
+def _loader(data_path: str | None) -> Any:
+    """Models of AWS's APIs, read once: every session would have a loader that reads megabytes of them anew."""
+    from botocore.loaders import create_loader
+
+    return create_loader(data_path)
 
 
 def lambda_client(backend: Backend, opened: Any = None) -> LambdaClient:
