@@ -250,11 +250,22 @@ def use_style(size_inches: tuple[float, float] = NOTEBOOK_INCHES) -> None:
         "font.size": 11,
         "axes.titlesize": 11.5,
         "figure.figsize": size_inches,
+        "figure.titlesize": 12.5,
+        "figure.titleweight": "bold",
         "figure.dpi": _NOTEBOOK_DPI,
         "savefig.dpi": _NOTEBOOK_DPI,
         "figure.constrained_layout.use": True,
     }
     mpl.rcParams.update(_STYLE | changes)  # type: ignore[arg-type]  # its stub wants literal keys
+
+
+def plain_ticks(axis: Axis, values: Sequence[float]) -> None:
+    """Puts the ticks of an axis, above all a logarithmic one, at these values, written as plain numbers."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axis.set_major_locator(FixedLocator(values))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _plot_losses(

@@ -10,9 +10,10 @@ from decimal import Decimal
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from siren.analysis.figures import compare_figure, run_figure, use_style
+from siren.analysis.figures import compare_figure, plain_ticks, run_figure, use_style
 from siren.errors import MissingExtraError, RunFolderError
 from siren.types import StopReason
 from tests.analysis import samples
@@ -90,3 +91,12 @@ def test_notebooks_draw_in_the_style_of_the_other_figures():
         assert mpl.rcParams["figure.figsize"] == [5.0, 2.5]
         assert mpl.rcParams["text.parse_math"] is False  # "$2 of $3" are dollars
         assert mpl.rcParams["axes.titlelocation"] == "left"
+
+
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers():
+    figure = Figure()
+    axes = figure.subplots()
+    axes.set(yscale="log", ylim=(0.04, 2000))
+    plain_ticks(axes.yaxis, [0.05, 1, 1500])
+    assert [label.get_text() for label in axes.yaxis.get_ticklabels()] == ["0.05", "1", "1,500"]
+    assert not len(axes.yaxis.get_minorticklocs())
