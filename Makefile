@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format bench ministack clean
+.PHONY: help run test lint format bench docs ministack clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,11 @@ format: $(VENV)/.installed-dev ## Format the code and mend what ruff can mend
 
 bench: $(VENV)/.installed-dev ## Run the benchmarks
 	$(BIN)/python experiments/bench/run.py $(ARGS)
+
+# Always from scratch: pages are made from the code as well, whose changes Sphinx does not see.
+docs: $(VENV)/.installed-dev ## Build the documentation into build/docs
+	$(BIN)/python -m sphinx -W --keep-going -n -E -q -b html -c docs -d build/doctrees . build/docs
+	@echo 'Open build/docs/index.html'
 
 ministack: $(VENV)/ministack/.installed ## Install another Lambda endpoint, in an environment of its own, for the conformance tests
 	@echo 'Now: SIREN_MINISTACK_PYTHON=$(abspath $(VENV))/ministack/bin/python make test'
@@ -68,5 +73,5 @@ $(VENV)/.installed-base: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo 'Installing Siren and what its tests need into $(VENV) (once, some minutes) ...'
-	@$(PIP) -e '.[dev,aws,dash,local,torch,train]'
+	@$(PIP) -e '.[dev,aws,dash,docs,local,torch,train]'
 	@touch $(VENV)/.installed-base $@
