@@ -151,6 +151,24 @@ def test_a_lost_epoch_is_charged_at_its_worst_case_and_may_run_again(path: Path)
         again.charge_worst_case()
 
 
+def test_an_epoch_that_failed_is_charged_what_it_cost_and_may_run_again(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(D(1), path)
+    with pytest.raises(LedgerError, match="no open reservation"):
+        ledger.charge_failed(D("0.1"))
+    ledger.reserve(1, D("0.4"))
+    assert ledger.charge_failed(D("0.01")) == Bill({"unconfirmed": D("0.01")})
+    ledger.reserve(1, D("0.4"))
+    assert ledger.charge_failed(D(0)) == Bill()  # nothing: the reservation is dropped
+    assert (ledger.spent_usd, ledger.left_usd, ledger.open_reservation) == (D("0.01"), D("0.99"), None)
+    again = Ledger.load(path, D(1))
+    assert (again.spent_usd, again.open_reservation) == (D("0.01"), None)
+    again.reserve(1, D("0.4"))
+    with pytest.raises(LedgerError, match="more than the"):
+        again.charge_failed(D("0.5"))
+    assert again.spent_usd == D("0.51")
+
+
 def test_a_replayed_epoch_gets_its_reservation_back(path: Path) -> None:
     Ledger(D(1), path).reserve(1, D("0.4"))
     ledger = Ledger.load(path, D(1))

@@ -245,12 +245,25 @@ def test_silence_beyond_the_timeout_may_have_run(server, invoker):
     assert len(server.requests) == 1, "it was sent again"
 
 
+def test_a_request_is_told_of_before_it_leaves_and_its_answer_is_counted(server, invoker):
+    sent: list[int] = []
+    server.body, server.headers = b"x" * 5000, {"X-Amz-Log-Result": "y" * 600}
+    call = invoker.invoke(ARN, b"{}", longest_s=5.0, on_sent=lambda: sent.append(len(server.requests)))
+    assert 5600 < invoker.run(call).received_bytes < 7000
+    assert (sent, len(server.requests)) == ([0], 1)
+    server.drop = True
+    lost = invoker.invoke(ARN, b"{}", longest_s=5.0, on_sent=lambda: sent.append(0))
+    assert invoker.run(lost).fate is Fate.LOST
+    assert len(sent) == 2
+
+
 def test_a_connection_that_cannot_be_made_did_not_run(backend):
     (port,) = free_ports(1)
     invoker = Invoker(replace(backend, lambda_url=f"http://127.0.0.1:{port}"))
+    sent: list[int] = []
     try:
-        answer = invoke(invoker)
-        assert (answer.fate, answer.unreachable) == (Fate.REFUSED, True)
+        answer = invoker.run(invoker.invoke(ARN, b"{}", longest_s=5.0, on_sent=lambda: sent.append(0)))
+        assert (answer.fate, answer.unreachable, sent) == (Fate.REFUSED, True, [])
     finally:
         invoker.close()
 
@@ -261,7 +274,7 @@ def test_a_connection_stays_known_to_the_network_while_its_function_runs(server,
 
     async def look() -> None:
         call = asyncio.create_task(invoker.invoke(ARN, b"{}", longest_s=5.0))
-        while not server.at_once:
+        while not server.requests:
             await asyncio.sleep(0.01)
         transports = [protocol.transport for protocol in invoker._http().connector._acquired]
         for transport in transports:

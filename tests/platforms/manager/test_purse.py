@@ -9,18 +9,16 @@ import pytest
 
 from siren.platforms.manager.purse import Charge, Purse
 
-WORST = Charge(mb_ms=100, requests=1, s3_puts=3, s3_gets=5)
+WORST = Charge(mb_ms=100, requests=1, s3_puts=3, s3_gets=5, answer_bytes=7)
 
 
 def times(charge: Charge, count: int) -> Charge:
-    return Charge(
-        charge.mb_ms * count, charge.requests * count, charge.s3_puts * count, charge.s3_gets * count
-    )
+    return Charge(**{name: value * count for name, value in vars(charge).items()})
 
 
 def test_a_second_call_waits_for_what_the_first_puts_back():
     async def play() -> list[str]:
-        purse, order = Purse(Charge(100, 5, 9, 9)), []
+        purse, order = Purse(Charge(100, 5, 9, 9, 9)), []
         assert await purse.take(WORST)
 
         async def second() -> None:
@@ -50,7 +48,7 @@ def test_a_call_that_can_never_fit_is_refused_when_nothing_runs():
     assert asyncio.run(play()) is False
 
 
-@pytest.mark.parametrize("kind", ["mb_ms", "requests", "s3_puts", "s3_gets"])
+@pytest.mark.parametrize("kind", ["mb_ms", "requests", "s3_puts", "s3_gets", "answer_bytes"])
 def test_every_quantity_is_bounded(kind: str):
     async def play() -> bool:
         most = times(WORST, 10)
@@ -74,7 +72,7 @@ def test_any_course_of_calls_stays_within_the_reservation(seed: int):
                 launched += 1
                 await asyncio.sleep(rng.random() * 1e-4)
                 share = rng.choice((1.0, rng.random()))
-                used = Charge(int(share * 100), 1, rng.randint(0, 3), rng.randint(0, 5))
+                used = Charge(int(share * 100), 1, rng.randint(0, 3), rng.randint(0, 5), rng.randint(0, 7))
                 await purse.put_back(WORST, used)
                 assert purse.used.within(most)
 
