@@ -19,6 +19,7 @@ import tyro
 from threadpoolctl import threadpool_limits
 
 from siren.analysis.console import observer_for
+from siren.analysis.page.write import leave_report
 from siren.analysis.run_folder import RunFolder, new_run_path
 from siren.analysis.spending import spending_plan
 from siren.analysis.system import system_facts
@@ -38,7 +39,6 @@ from siren.platforms.base import Platform
 from siren.platforms.manager.platform import FunctionPlatform
 from siren.platforms.select import WORLDS, check_platform, facts_of, select_platform
 from siren.policies import (
-    DEFAULT_AGENT,
     AgentPolicy,
     FixedPolicy,
     JobView,
@@ -47,13 +47,13 @@ from siren.policies import (
     Safety,
     parse_policy,
 )
-from siren.policies.agent import absolute_agent, agent_digest
+from siren.policies.agent import absolute_agent
 from siren.rehearsal.job import RehearsedJob
 from siren.rehearsal.show import summary_line
 from siren.rehearsal.stage import Candidate
 from siren.rehearsal.store import resolved_job
 from siren.rehearsal.workers import StageSettings
-from siren.settings import RunSettings, given_settings, saved_settings
+from siren.settings import RunSettings, check_unchanged, given_settings, resolved_agent, saved_settings
 from siren.training import Trainer, preflight
 from siren.types import (
     BatchRule,
@@ -77,10 +77,10 @@ DEFAULT_WORKLOAD = "mlp-mnist"
 FALLBACK_WORKLOAD = "softmax-digits"
 LEDGER = "ledger.jsonl"
 
-NOT_SETTINGS = ("budget", "out", "resume", "yes", "print_json")
+NOT_SETTINGS = ("budget", "out", "resume", "compare", "yes", "print_json")
 """Options that do not decide a run's course."""
 
-RESUMABLE = ("resume", "max_epochs", "max_time", "yes", "print_json")
+RESUMABLE = ("resume", "compare", "max_epochs", "max_time", "yes", "print_json")
 """Options that may be given with --resume."""
 
 
@@ -151,7 +151,11 @@ class RunConfig:
 
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Go on with an interrupted run from its last epoch, with the same settings and ledger; only
-    --max-epochs, --max-time, --yes and --json may be given with it."""
+    --max-epochs, --max-time, --compare, --yes and --json may be given with it."""
+
+    compare: bool = False
+    """At the end, print how the run compares with the best fixed action in hindsight and with a lower
+    bound; on the twin only. Takes as long as some 40 runs, and costs no money."""
 
     yes: bool = False
     """Spend without asking, on the platform aws."""
@@ -215,7 +219,7 @@ def _start(config: RunConfig, terminal: _Terminal) -> RunSummary:
     out = config.out
     if out is not None and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise UsageError(f"--out {out} is taken: name a folder that does not exist yet")
-    policy, world = _check(settings)
+    policy, world = _check(settings, config)
     workload, notes = _load(settings, may_fall_back=config.workload is None)
     if notes:  # its target is another job's
         settings = settings.model_copy(update={"target_loss": None})
@@ -234,9 +238,7 @@ def _start(config: RunConfig, terminal: _Terminal) -> RunSummary:
         preflight(policy, run.view)
         if isinstance(policy, AgentPolicy) and settings.rehearse > 0:
             run, settings = _rehearsed(run, settings, terminal.stderr)
-        settings = settings.model_copy(
-            update={"resolved": {**settings.resolved, **_resolved_agent(settings)}}
-        )
+        settings = settings.model_copy(update={"resolved": {**settings.resolved, **resolved_agent(settings)}})
         run = _with_policy(run, settings)
         _launch(run, terminal, asks=not config.yes)
         folder = RunFolder.create(path, settings.to_json(), {**system_facts(), **facts_of(run.platform)})
@@ -306,10 +308,10 @@ def _resume(config: RunConfig, terminal: _Terminal) -> RunSummary:
             ledger = Ledger(settings.budget_usd, ledger_path)
         else:
             ledger = _load_ledger(ledger_path, settings.budget_usd)
-        policy, world = _check(settings)
+        policy, world = _check(settings, config)
         workload, _ = _load(settings, may_fall_back=False)
-        now = {**resolved_job(workload, world), **_resolved_agent(settings)}
-        _check_unchanged(settings, now, folder)
+        now = {**resolved_job(workload, world), **resolved_agent(settings)}
+        check_unchanged(settings, now, folder.path)
         run = _assemble(settings, workload, policy, world, folder.path)
         with contextlib.closing(run.platform):
             run = _with_policy(run, settings)
@@ -319,9 +321,14 @@ def _resume(config: RunConfig, terminal: _Terminal) -> RunSummary:
             return _train(run, folder, ledger, config, terminal)
 
 
-def _check(settings: RunSettings) -> tuple[Policy, World]:
+def _check(settings: RunSettings, config: RunConfig) -> tuple[Policy, World]:
     """What can be refused before data is loaded."""
     check_platform(settings.platform)
+    if config.compare and settings.platform != "twin":
+        raise UsageError(
+            f"--compare plays the job many times, which only the twin does for nothing: leave it out on the "
+            f"platform {settings.platform}, or compare a run of the same job with --platform twin"
+        )
     _safety(settings)
     return parse_policy(settings.policy), load_world(settings.world)
 
@@ -405,7 +412,12 @@ def _assemble(settings: RunSettings, workload: Workload, policy: Policy, world: 
 def _train(
     run: _Run, folder: RunFolder, ledger: Ledger, config: RunConfig, terminal: _Terminal
 ) -> RunSummary:
-    observer = observer_for(config.print_json, terminal.stdout, terminal.stderr)
+    shown = observer_for(config.print_json, terminal.stdout, terminal.stderr)
+    observer = shown
+    if config.compare:
+        from siren.evaluation.comparison import Held, compared
+
+        observer = Held(shown)
     if isinstance(run.platform, FunctionPlatform):
         run.platform.tell = observer.note
     trainer = Trainer(
@@ -422,7 +434,13 @@ def _train(
         roll_back=isinstance(run.policy, Safeguard) and run.policy.safety.roll_back,
     )
     with _interruptible(trainer, observer, terminal.stderr):
-        return trainer.run()
+        summary = trainer.run()
+    if config.compare:
+        summary = compared(summary, run.workload, run.costing, terminal.stderr)
+        folder.write_summary(summary)
+        leave_report(folder, folder.events(), summary)
+        shown.finished(summary)
+    return summary
 
 
 @contextlib.contextmanager
@@ -455,30 +473,6 @@ def _interruptible(trainer: Trainer, observer: RunObserver, stderr: TextIO) -> I
 def _reference(workload: Workload) -> str:
     """What `--workload` takes to find the same workload again."""
     return workload.name if workload.name in workload_names() else str(workload.folder)
-
-
-def _check_unchanged(settings: RunSettings, now: dict[str, Any], folder: RunFolder) -> None:
-    """Refuses to go on with a job that is no longer the one that began.
-
-    A `model.py` may change: that is how a model that raised is repaired.
-    """
-    parts = ("workload", "world", "agent")
-    changed = [name for name in parts if settings.resolved.get(name) != now.get(name)]
-    if changed:
-        raise RunFolderError(
-            f"{folder.path}: {' and '.join(changed)} changed since the run began: "
-            "restore what it began with (config.json has it), or start a new run"
-        )
-
-
-def _resolved_agent(settings: RunSettings) -> dict[str, str]:
-    """The hash of the agent that decides, if one does."""
-    agent = settings.choice.get("agent") if settings.choice else settings.policy
-    if agent == "agent":
-        agent = DEFAULT_AGENT
-    elif not settings.choice and "/" not in settings.policy:
-        return {}
-    return {"agent": agent_digest(agent)} if agent else {}
 
 
 def _absolute(world: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siren.errors import RunFolderError, UsageError
+from siren.policies import DEFAULT_AGENT
+from siren.policies.agent import agent_digest
 from siren.types import BatchRule, ChannelKind, UpdateRule
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -102,3 +105,35 @@ def saved_settings(config: Mapping[str, Any], folder: str, changes: Mapping[str,
             f"{folder}/config.json is damaged ({where}: {first['msg']}): start a new run"
         ) from None
     return given_settings({**saved.model_dump(), **{k: v for k, v in changes.items() if v is not None}})
+
+
+def check_unchanged(settings: RunSettings, now: Mapping[str, Any], folder: Path) -> None:
+    """Refuses to go on with a job that is no longer the one that began.
+
+    A `model.py` may change: that is how a model that raised is repaired.
+
+    Args:
+        settings: Of the run that goes on.
+        now: What its `resolved` would be today.
+        folder: The run folder, for messages.
+
+    Raises:
+        RunFolderError: The workload, the world or the agent is another one.
+    """
+    parts = ("workload", "world", "agent")
+    changed = [name for name in parts if settings.resolved.get(name) != now.get(name)]
+    if changed:
+        raise RunFolderError(
+            f"{folder}: {' and '.join(changed)} changed since the run began: "
+            "restore what it began with (config.json has it), or start a new run"
+        )
+
+
+def resolved_agent(settings: RunSettings) -> dict[str, str]:
+    """The hash of the agent that decides, if one does."""
+    agent = settings.choice.get("agent") if settings.choice else settings.policy
+    if agent == "agent":
+        agent = DEFAULT_AGENT
+    elif not settings.choice and "/" not in settings.policy:
+        return {}
+    return {"agent": agent_digest(agent)} if agent else {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 from siren.analysis import _format
 from siren.analysis.run_folder import resume_command
-from siren.types import RunHeader, RunSummary, StopReason
+from siren.types import Comparison, RunHeader, RunSummary, StopReason
+from siren.units import counted
 
 Lines = list[tuple[str, str]]
 
@@ -69,6 +71,8 @@ def summary_lines(summary: RunSummary) -> Lines:
         lines.insert(1, ("accuracy", _format.percent(summary.final_accuracy)))
     if summary.stop_detail:
         lines.insert(0, ("why", summary.stop_detail))
+    if summary.comparison:
+        lines += comparison_lines(summary.comparison)
     return [(name, _format.clean(value)) for name, value in lines]
 
 
@@ -78,9 +82,41 @@ def bill_lines(summary: RunSummary) -> Lines:
     return [(_format.clean(name.replace("_", " ")), _format.exact_dollars(usd)) for name, usd in items if usd]
 
 
+def comparison_lines(comparison: Comparison) -> Lines:
+    """How a run compares with the best fixed action and with the lower bound."""
+    c, action = comparison, f"{comparison.functions}x{comparison.memory_mb}"
+    chosen = (
+        f"among {counted(c.tried, 'fixed action')} on seeds {c.first_seed} to {c.first_seed + c.seeds - 1}; "
+        f"{c.success_rate:.0%} of its runs there reached the target"
+    )
+    if c.fixed_reached:
+        found = f"{_format.seconds(c.fixed_s)} and {_format.exact_dollars(c.fixed_usd)} with this seed"
+        found += _ratios(c.time_ratio, c.cost_ratio)
+    else:
+        found = "did not reach the target with this seed"
+    lines = [("compare", f"fixed:{action}: {found}"), ("chosen", chosen)]
+    if math.isfinite(c.bound_s):
+        curves = f"a model fitted to {counted(c.curves, 'curve')}"
+        lines.append(
+            (
+                "bound",
+                f"{_format.seconds(c.bound_s)}, which nothing beats on {curves}{_ratios(c.bound_ratio)}",
+            )
+        )
+    return lines
+
+
+def _ratios(time: float, cost: float = math.nan) -> str:
+    if not math.isfinite(time):
+        return ""
+    text = f"; the run took {time:.2f} times as long"
+    return text + (f" and cost {cost:.2f} times as much" if math.isfinite(cost) else "")
+
+
 def next_lines(summary: RunSummary) -> Lines:
     """Where the results are and how to go on."""
-    lines = [("results", _format.clean(summary.header.folder))]
+    folder = _format.clean(summary.header.folder)
+    lines = [("results", folder), ("report", f"python -m siren.report {shlex.quote(folder)}")]
     if summary.stop_reason in _RESUMABLE:
-        lines.append(("resume", resume_command(_format.clean(summary.header.folder))))
+        lines.append(("resume", resume_command(folder)))
     return lines

@@ -59,6 +59,8 @@ def summary_to_json(summary: RunSummary) -> dict[str, Any]:
     """Return the summary as one flat dictionary, the header's fields included."""
     nested = _encode(RunSummary, summary, "summary")
     header = {_RENAMED.get(key, key): value for key, value in nested.pop("header").items()}
+    if summary.comparison is None:
+        del nested["comparison"]
     derived = {
         "target_reached": summary.target_reached,
         "exit_code": summary.stop_reason.exit_code,
@@ -77,7 +79,7 @@ def summary_from_json(obj: object) -> RunSummary:
     """
     if not isinstance(obj, Mapping):
         raise RunFolderError(f"expected an object, got {_shown(obj)}")
-    flat = dict(obj)
+    flat = {"comparison": None, **obj}
     derived = {key: flat.pop(key, None) for key in ("target_reached", "exit_code")}
     header = {}
     for key in _hints(RunHeader):

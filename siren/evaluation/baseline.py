@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from siren.errors import UsageError
 from siren.evaluation import seeds
+from siren.evaluation.episode import Episode
 from siren.evaluation.jobs import EvaluationJob, JobInSimulator, JobInTwin, grid_of
 from siren.policies import FixedPolicy, Policy
 from siren.simulator.job import ActionGrid, FixedRuns, fixed_runs
@@ -25,6 +26,7 @@ from siren.simulator.search import Arena, fixed_candidates
 from siren.simulator.twin_jobs import loss_curve, rewind
 from siren.twin.twin import Twin
 from siren.types import Action, BatchRule
+from siren.worlds.costing import Costing
 
 if TYPE_CHECKING:
     from siren.evaluation.case import Case
@@ -235,6 +237,14 @@ class Trials:
         return float(self.elapsed_s[self.success].mean()) if self.success.any() else math.inf
 
 
+class Playable(Protocol):
+    """A job with a budget."""
+
+    def episode(self, policy: Policy, seed: int) -> Episode:
+        """Plays it once."""
+        ...
+
+
 class Race:
     """Plays candidates of a case on the seeds that choose; every episode once.
 
@@ -243,7 +253,7 @@ class Race:
         policy_of: The policy of a candidate, which is hashable.
     """
 
-    def __init__(self, case: Case, policy_of: Callable[[Candidate], Policy]) -> None:
+    def __init__(self, case: Playable, policy_of: Callable[[Candidate], Policy]) -> None:
         self._case = case
         self._policy_of: Callable[[Any], Policy] = policy_of
         self._played: dict[Any, list[tuple[bool, float, float]]] = {}
@@ -264,15 +274,18 @@ class Race:
         return Trials(success > 0, elapsed_s, cost_usd)
 
     def best(
-        self, candidates: Sequence[Candidate], rounds: Sequence[tuple[int, int]] = THOROUGH.rounds
+        self,
+        candidates: Sequence[Candidate],
+        rounds: Sequence[tuple[int, int]] = THOROUGH.rounds,
+        last: int = seeds.SELECT_COUNT,
     ) -> tuple[Candidate, Trials]:
-        """The candidate of least failure-counted time, after rounds in which most leave."""
+        """The candidate of least failure-counted time on `last` seeds, after rounds in which most leave."""
         left = list(candidates)
         for count, stay in rounds:
             if len(left) > stay:
                 ranks = ranked([self.trials(candidate, count) for candidate in left])
                 left = [left[k] for k in ranks[:stay]]
-        trials = [self.trials(candidate, seeds.SELECT_COUNT) for candidate in left]
+        trials = [self.trials(candidate, last) for candidate in left]
         at = ranked(trials)[0]
         return left[at], trials[at]
 
@@ -299,7 +312,7 @@ def best_fixed(case: Case) -> Baseline:
     proposed, rounds = propose(case), effort_for(case.job).rounds
     race = Race(case, FixedPolicy)
     first, _ = race.best(proposed, rounds)
-    action, trials = race.best(list(dict.fromkeys([first, *_near(case, first)])), rounds)
+    action, trials = race.best([first, *near(case.job.costing, first)], rounds)
     success = trials.success
     return Baseline(
         functions=action.functions,
@@ -322,9 +335,21 @@ def _expected_s(case: Case, action: Action) -> float:
 
 
 def _from_ladder(case: Case) -> list[Action]:
-    """The most promising actions by the scouted epochs and the closed forms."""
-    grid, budget, effort = case.scouted.grid, float(case.budget_usd), effort_for(case.job)
-    runs = case.scouted.runs()
+    """The most promising actions of the job's own effort."""
+    effort = effort_for(case.job)
+    return promising(case.scouted, float(case.budget_usd), effort.proposed, effort.sizes_each)
+
+
+def promising(scouted: Scouted, budget: float, proposed: int, sizes_each: int) -> list[Action]:
+    """The most promising actions by the scouted epochs and the closed forms; none if none fits.
+
+    Args:
+        scouted: How many epochs fixed counts need.
+        budget: Dollars.
+        proposed: How many actions at most.
+        sizes_each: How many of them may have one count.
+    """
+    grid, runs = scouted.grid, scouted.runs()
     duration_s = np.stack([r.duration_s for r in runs])
     within = np.stack([r.needed_usd for r in runs]) <= budget
     fits = within.mean(axis=0)
@@ -335,9 +360,9 @@ def _from_ladder(case: Case) -> list[Action]:
     for flat in np.argsort(np.where(fits > 0, counted, np.inf), axis=None, kind="stable").tolist():
         level, size = np.unravel_index(flat, counted.shape)
         n, m = int(grid.functions[level]), int(grid.memory_mb[size])
-        if fits[level, size] > 0 and sum(a.functions == n for a in chosen) < effort.sizes_each:
+        if fits[level, size] > 0 and sum(a.functions == n for a in chosen) < sizes_each:
             chosen.append(Action(n, m))
-        if len(chosen) == effort.proposed:
+        if len(chosen) == proposed:
             break
     return chosen
 
@@ -364,15 +389,14 @@ def _fastest_s(case: Case) -> float:
     return float(duration_s[needed_usd <= float(case.budget_usd)].min())
 
 
-def _near(case: Case, action: Action) -> list[Action]:
+def near(costing: Costing, action: Action) -> list[Action]:
     """A little more and fewer functions, and the neighbouring sizes of memory."""
-    costing = case.job.costing
     limit, sizes = (
         min(costing.job.functions_max, costing.world.limits.functions_max),
-        (costing.world.limits.memory_grid),
+        costing.world.limits.memory_grid,
     )
     n, m = action.functions, action.memory_mb
     counts = {round(n * REFINED**k) for k in (-1, 1)} | {n - 1, n + 1}
     at = sizes.index(m)
-    near = [Action(k, m) for k in sorted(counts) if 1 <= k <= limit and k != n]
-    return near + [Action(n, sizes[k]) for k in (at - 1, at + 1) if 0 <= k < len(sizes)]
+    others = [Action(k, m) for k in sorted(counts) if 1 <= k <= limit and k != n]
+    return others + [Action(n, sizes[k]) for k in (at - 1, at + 1) if 0 <= k < len(sizes)]

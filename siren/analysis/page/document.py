@@ -180,6 +180,8 @@ def _actions_used(run: Run) -> str:
 def about(run: Run) -> list[tuple[str, str]]:
     """What ran, and on what, so that the numbers can be had again."""
     lines = [line for line in _wording.header_lines(run.header) if line[0] != "note"]
+    if run.summary and run.summary.comparison:
+        lines += _wording.comparison_lines(run.summary.comparison)
     system = run.system
     argv = [str(word) for word in system.get("argv", ())]
     if argv and PurePath(argv[0]).parent.name == "siren":
