@@ -67,7 +67,7 @@ class SimulationConfig:
     fast: bool = False
     """Two jobs, two seeds, a short training: a look, nothing to quote."""
 
-    jobs: int = 16
+    jobs: int = 12
     """Held-out jobs."""
 
     seeds: int = 5
@@ -79,7 +79,7 @@ class SimulationConfig:
     trainings: int = 3
     """Short trainings, each with a seed of its own."""
 
-    steps: int = 200_000
+    steps: int = 100_000
     """Simulated epochs of each."""
 
     page: Path = EXPERIMENTS / "siren_simulation.md"

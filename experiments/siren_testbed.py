@@ -296,11 +296,11 @@ def cells_of(runs: Sequence[Run], *, machines: bool, started: bool = False) -> l
 
 @dataclass(frozen=True)
 class SameCost:
-    """The fastest cluster that costs no more than functions did; None if all cost more."""
+    """The fastest cluster that costs no more than functions did, None if all cost more; and the cheapest."""
 
     siren: Cell
     peer: Cell | None
-    started: bool
+    cheapest: Cell | None
 
     @property
     def times(self) -> Interval | None:
@@ -315,7 +315,8 @@ def same_cost(runs: Sequence[Run], *, started: bool) -> list[SameCost]:
     for cell in cells_of(runs, machines=False):
         paid = [peer for peer in peers if np.mean(peer.dollars) <= np.mean(cell.dollars)]
         peer = min(paid, key=lambda p: np.mean(p.seconds)) if paid else None
-        found.append(SameCost(cell, peer, started))
+        cheapest = min(peers, key=lambda p: np.mean(p.dollars), default=None)
+        found.append(SameCost(cell, peer, cheapest))
     return found
 
 
@@ -492,10 +493,12 @@ def same_rows(every: dict[str, list[Run]]) -> list[tuple[str, ...]]:
 
 
 def _peer(found: SameCost) -> str:
-    if found.peer is None:
-        return "none is as cheap"
-    seconds, dollars = np.mean(found.peer.seconds), np.mean(found.peer.dollars)
-    return f"{found.peer.name}: {_format.seconds(float(seconds))}, {_format.dollars(float(dollars))}"
+    cell = found.peer or found.cheapest
+    if cell is None:
+        return "synchronous SGD does not get there"
+    seconds, dollars = float(np.mean(cell.seconds)), float(np.mean(cell.dollars))
+    text = f"{cell.name}: {_format.seconds(seconds)}, {_format.dollars(dollars)}"
+    return text if found.peer else f"none; the cheapest is {text}"
 
 
 def _times(found: SameCost) -> str:
@@ -516,7 +519,9 @@ def shows(every: dict[str, list[Run]]) -> str:
         how = "Where machines run already" if started else "Where machines have to be started"
         text = f"{how}, Siren is faster at the same cost in {len(wins)} of {len(found)} cases"
         text += f" ({', '.join(wins)})" if wins else ""
-        lines.append(f"{text} and slower in {len(losses)}.")
+        dear = sum(s.peer is None for _, s in found)
+        text += f", slower in {len(losses)}"
+        lines.append(f"{text}{f'; in {dear} no cluster is as cheap' if dear else ''}.")
     both = [s for runs in every.values() for s in same_cost(runs, started=False)]
     siren = [s.siren for s in both if s.siren.runs[0].arm == SIREN]
     shares = [float(np.mean(cell.without_cache) / np.mean(cell.dollars)) for cell in siren]
