@@ -46,7 +46,7 @@ def session(backend: Backend) -> Any:
 
 @functools.cache
 def _loader(data_path: str | None) -> Any:
-    """Models of AWS's APIs, read once: every session would have a loader that reads megabytes of them anew."""
+    """Models of AWS's APIs, read once: a session of its own would read megabytes anew."""
     from botocore.loaders import create_loader
 
     return create_loader(data_path)

@@ -236,7 +236,7 @@ HANG = Scenario(
     "a function hangs until Lambda's timeout",
     orders({"do": "hang", "point": "after gradient", "nth": 2}),
     Expected(whole=False),
-    plan={"timeout_s": 5},
+    plan={"timeout_s": 3},
 )
 MEMORY = Scenario(
     "a function runs out of memory",
@@ -250,6 +250,7 @@ THROTTLED = Scenario(
         {"kind": "throttle", "count": 6},
         {"kind": "throttle", "count": 6, "after": 6, "reason": "CallerRateLimitExceeded"},
     ),
+    plan={"functions": 4},
 )
 ERROR_500 = Scenario(
     "500 from Lambda", endpoint_faults({"kind": "error500", "after": 1}), Expected(answered=False)
