@@ -167,13 +167,13 @@ class RealEpoch:
         """The most bytes of one of them (`siren.channels.objects.Origin.bytes_max`)."""
         return self.job.model_bytes + 4 * self.functions + OBJECT_OVERHEAD_BYTES
 
-    def left_gb_s(self, invocations: int, seconds: float) -> float:
-        """GB of these objects times the seconds for which they lie there."""
-        return self.left(invocations) * self.object_bytes / BYTES_PER_GB * seconds
+    def left_gb_s(self, objects: int, seconds: float) -> float:
+        """GB of so many of these objects times the seconds for which they lie there."""
+        return objects * self.object_bytes / BYTES_PER_GB * seconds
 
     def kept_gb_s(self) -> float:
         """The same if nobody removes them: the bucket forgets them after a while."""
-        return self.left_gb_s(self.invocations, KEPT_S)
+        return self.left_gb_s(self.left(self.invocations), KEPT_S)
 
     def egress_bytes(self) -> int:
         """Bytes that leave the region: models, with what is stored around them, and answers."""

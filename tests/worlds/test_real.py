@@ -74,7 +74,7 @@ def test_the_reservation_holds_every_invocation_with_its_requests_objects_and_an
     own = epoch.of_manager()
     assert bounds.s3_puts >= own.puts + (lifetimes + real.RERUNS) * all_of_one.puts
     assert bounds.s3_gets >= own.gets + (lifetimes + real.RERUNS) * all_of_one.gets
-    kept_gb_s = epoch.left_gb_s(epoch.invocations, real.KEPT_S)
+    kept_gb_s = epoch.left_gb_s(epoch.left(epoch.invocations), real.KEPT_S)
     longest_s = costing.longest_s(action, timeout_s, lifetimes)
     assert bounds.s3_gb_s == pytest.approx(kept_gb_s + costing.stored_gb(7) * longest_s)
     answers = epoch.invocations * real.ANSWER_BYTES

@@ -156,7 +156,7 @@ def _usage(costing: Costing, course: Course) -> Usage:
     used, plan = course.outcome.used, course.plan
     real = costing.real_epoch(plan.action, plan.timeout_s, plan.lifetimes)
     stored_gb_s = float(costing.stored_gb(plan.action.functions)) * course.duration_s
-    stored_gb_s += real.left_gb_s(used.requests, course.left_s)
+    stored_gb_s += real.left_gb_s(real.left(used.requests), course.left_s)
     return usage_of(costing, plan.action, used, course.traffic, stored_gb_s, course.standing_s)
 
 

@@ -232,7 +232,7 @@ class FunctionPlatform:
         costing, action = self._costing, plan.action
         real = costing.real_epoch(action, plan.timeout_s, plan.lifetimes)
         stored_gb_s = float(costing.stored_gb(action.functions)) * (time.monotonic() - began)
-        stored_gb_s += real.left_gb_s(0, KEPT_S)
+        stored_gb_s += real.left_gb_s(1, KEPT_S)  # the model that functions would have read
         return usage_of(costing, action, Charge(), traffic, stored_gb_s, self._standing_s)
 
     def _advance(self, course: Course) -> EpochReport:

@@ -63,7 +63,7 @@ def test_what_a_lost_function_may_still_put_there_is_paid_until_the_bucket_forge
         site.site.endpoint.inject("drop_response", count=1)
         report = platform.run_epoch(plan)
     epoch = subject.costing.real_epoch(TWO, plan.timeout_s, plan.lifetimes)
-    assert report.usage.s3_gb_s > epoch.left_gb_s(report.usage.requests, KEPT_S)
+    assert report.usage.s3_gb_s > epoch.left_gb_s(epoch.left(report.usage.requests), KEPT_S)
     assert bill_is_covered(subject, report, plan)
 
 
