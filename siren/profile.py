@@ -136,13 +136,15 @@ def _profiled(config: ProfileConfig, connect: Connect, stderr: TextIO, stdin: Te
     overrides = {key: getattr(config, key) for key in ("batch_rule", "update_rule", "channel")}
     workload = load_workload(config.workload, overrides=overrides)
     workload.check()
+    path = config.out or workload.folder / PROFILE_FILE
+    if not path.parent.is_dir():
+        raise RunFolderError(f"could not write {path}: its folder is missing; choose another --out")
     cores = (os.cpu_count() or 1) if config.platform == "local" else None
     with prepare(workload, world, connect, budget_usd, config.seed, cores) as tours:
         _agree(tours, budget_usd, stdin, stderr, asks=not config.yes)
         with progress(stderr, config.platform) as report:
             measured = measure(tours, budget_usd, report)
     profile = _profile_of(workload, world, measured, budget_usd, config.seed)
-    path = config.out or workload.folder / PROFILE_FILE
     try:
         Disk().replace(path, profile.model_dump_json(indent=1).encode() + b"\n")
     except OSError as error:

@@ -13,6 +13,7 @@ from siren.errors import PlatformError, UsageError
 from siren.platforms.aws.deployment import Deployment
 from siren.platforms.local import NEEDED
 from siren.platforms.manager.aws_site import AwsSite
+from siren.platforms.manager.platform import FunctionPlatform
 from siren.platforms.manager.site import Grounds
 from siren.platforms.select import Selected
 from siren.platforms.twin import TwinPlatform
@@ -22,6 +23,7 @@ from siren.profiling import measure as measuring
 from siren.rehearsal.workers import StageSettings, make_stage
 from siren.testing import tiny_model
 from siren.testing.tiny import tiny_costing, write_tiny_workload
+from siren.types import Action
 from siren.workloads.profile import load_profile, profiled
 from siren.workloads.registry import load_workload
 from siren.worlds import load_world
@@ -191,6 +193,20 @@ def test_what_was_billed_before_a_failure_is_told(job, monkeypatch, error):
     assert len(epochs) == 3
     assert 0 < billed < Decimal("0.0125"), "the first tour's share"
     assert not (job / "profile.json").exists()
+
+
+def test_half_vcpus_are_not_measured_where_nothing_holds_functions_to_them(monkeypatch):
+    platform = object.__new__(FunctionPlatform)
+    monkeypatch.setattr(FunctionPlatform, "connect", lambda self: None)
+    actions = (Action(1, 1769), Action(1, 768), Action(2, 768))
+    view = None
+    for cpu, kept in (("cgroup v2", actions), ("not enforced", (Action(1, 1769), Action(2, 1769)))):
+        facts = {"endpoint": {"confinement": {"cpu": cpu}}}
+        monkeypatch.setattr(FunctionPlatform, "facts", facts)
+        tour = measuring.Tour(platform, view, (1.0, 0.5), Decimal(1), actions, ())
+        connected = measuring._connected(tour)
+        assert connected.actions == kept
+        assert ("not held to their share" in " ".join(connected.notes)) == (cpu == "not enforced")
 
 
 def test_real_functions_on_this_machine_are_profiled(monkeypatch, tmp_path):

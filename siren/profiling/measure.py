@@ -190,19 +190,27 @@ def measure(
         try:
             epochs += _measured(tour, ledger, report)
         except BaseException as error:
-            with exact():
-                billed_usd = spent_usd + ledger.spent_usd
             if tour.platform.spends_money:
-                error.add_note(f"at most ${billed_usd:f} of ${budget_usd:f} was billed")
+                error.add_note(_billed(spent_usd, ledger, budget_usd))
             raise
         finally:
             tour.platform.close()
         with exact():
             spent_usd += ledger.spent_usd
-    if not any(not epoch.cold for epoch in epochs):
-        raise BudgetError(f"${budget_usd:f} cannot pay a cold and a warm epoch of this job: give more")
+    if all(epoch.cold for epoch in epochs):
+        poor = BudgetError(f"${budget_usd:f} cannot pay a cold and a warm epoch of this job: give more")
+        if tours[0].platform.spends_money:
+            poor.add_note(_billed(spent_usd, None, budget_usd))
+        raise poor
     notes = tuple(dict.fromkeys(note for tour in tours for note in tour.notes))
     return Measured(tuple(epochs), spent_usd, tours[-1].platform.name, notes)
+
+
+def _billed(spent_usd: Decimal, ledger: Ledger | None, budget_usd: Decimal) -> str:
+    """What earlier tours and the present one have been billed, in words."""
+    with exact():
+        billed_usd = spent_usd + (ledger.spent_usd if ledger else 0)
+    return f"at most ${billed_usd:f} of ${budget_usd:f} was billed"
 
 
 def _connected(tour: Tour) -> Tour:
@@ -242,6 +250,9 @@ def actions_of(costing: Costing, own: bool, functions_max: int | None = None) ->
         costing: The laws as they are assumed.
         own: Whether the job trains as it is; else one function is enough.
         functions_max: Most functions at once, beyond what the job and the world allow; None for no more.
+
+    Raises:
+        ActionError: None of them can run the job.
     """
     limits, per_vcpu = costing.world.limits, costing.world.cpu.memory_per_vcpu
     sizes = [m for m in limits.memory_grid if m <= 1.01 * per_vcpu] or [limits.memory_grid[0]]
@@ -250,7 +261,10 @@ def actions_of(costing: Costing, own: bool, functions_max: int | None = None) ->
     fewest = next((n for n in _counts(most) if _expected_s(costing, n, half) <= LONGEST_S), most)
     counts = [min(c * fewest, most) for c in COUNTS] if own else [fewest]
     wanted = [Action(counts[0], whole), *(Action(n, half) for n in counts)]
-    return [action for action in dict.fromkeys(wanted) if not costing.refusal(action)]
+    allowed = [action for action in dict.fromkeys(wanted) if not costing.refusal(action)]
+    if not allowed:
+        costing.check_action(wanted[0])
+    return allowed
 
 
 def _counts(most: int) -> list[int]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from siren.errors import BudgetError
+from siren.errors import ActionError, BudgetError
 from siren.platforms.select import Selected
 from siren.platforms.twin import TwinPlatform
 from siren.profiling.fit import empty_init_s, expected_parts, fit, fit_compute, fit_imports
@@ -156,6 +156,9 @@ def test_the_first_tour_takes_larger_mini_batches_of_the_same_samples(workload):
 def test_actions_go_from_one_vcpu_to_functions_that_contend(workload):
     own = actions_of(tiny_costing(workload), own=True)
     assert own == [Action(1, 1769), Action(1, 768), Action(4, 768), Action(16, 768)]
+    huge = tiny_workload(cost={"runtime_mb": 4000.0})
+    with pytest.raises(ActionError, match="MB"):
+        actions_of(tiny_costing(huge), own=True)
     few = actions_of(tiny_costing(workload), own=True, functions_max=2)
     assert few == [Action(1, 1769), Action(1, 768), Action(2, 768)]
     heavy = tiny_workload(cost={"seconds_per_sample": 2.0})
