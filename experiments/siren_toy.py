@@ -10,7 +10,6 @@ itself with X's money. The job and what it stands for: `toy_job`.
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections.abc import Sequence
@@ -38,37 +37,24 @@ from experiments._pages import (
     wrapped,
     write_rows,
 )
-from experiments.physics import MEMORY_MB, changed, costing_of, floor_limited_job
 from siren.analysis import _format
 from siren.analysis.figures import BLUE, GREEN, INK, PURPLE, RED, styled_figure
+from siren.analysis.toy import MEMORY_MB, SECONDS_PER_ROW, SlidesSchedule
+from siren.analysis.toy import toy_job as make_toy_job
 from siren.errors import BudgetError
 from siren.evaluation.episode import play
 from siren.planning.machines import RUNS, measure
 from siren.platforms.twin import TwinPlatform
-from siren.policies import FixedPolicy, JobView, Policy, Safeguard, Safety
-from siren.policies.base import affordable
+from siren.policies import FixedPolicy, Policy, Safeguard, Safety
 from siren.rehearsal.rehearse import rehearse
 from siren.rehearsal.stage import Stage
-from siren.types import Action, ChannelKind, Decision, EpochRecord, UpdateRule
+from siren.types import Action, ChannelKind, UpdateRule
 from siren.workloads.workload import Workload
 from siren.worlds.costing import Costing
 from siren.worlds.vm import Cluster, VmCosting, load_machines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-HIGGS_ROWS = 11_000_000
-"""Rows of HIGGS (UCI repository)."""
-
-SECONDS_PER_ROW = 80.0 * 10 / (10 * HIGGS_ROWS)
-"""Logistic regression on HIGGS with 10 Lambda functions, 10 epochs: 80 s of compute (LambdaML, SIGMOD 2021,
-recalled: facts/systems.md b.2)."""
-
-BYTES_PER_ROW = 116
-"""As in workloads/logreg-higgs."""
-
-EVALUATE_S = 1e-6
-"""To evaluate one of the 4,000 held-out samples."""
 
 AMPLE = Decimal(100)
 MOST_EPOCHS = 60
@@ -111,28 +97,6 @@ class ToyConfig:
     """Folder for the CSV and the figure."""
 
 
-class SlidesSchedule:
-    """X of the slides: 120 functions in the first epoch, 20 after that, 10 in the last.
-
-    Which epoch is the last is known only afterwards: 10 are taken once another fall of the loss like that of
-    the epoch before would reach the target.
-    """
-
-    name = "slides"
-
-    def start(self, job: JobView) -> None:
-        """See `Policy.start`."""
-        self._job = job
-
-    def decide(self, history: Sequence[EpochRecord]) -> Decision | None:
-        """See `Policy.decide`."""
-        losses = [self._job.initial_loss, *(record.status.report.loss for record in history)]
-        last = len(losses) > 2 and 2 * losses[-1] - losses[-2] <= self._job.training.target_loss
-        functions = 120 if not history else 10 if last else 20
-        action = affordable(self._job, Action(functions, MEMORY_MB))
-        return None if action is None else Decision(action, "schedule of Siren's slides")
-
-
 @dataclass(frozen=True)
 class Toy:
     """The job at one target."""
@@ -152,28 +116,8 @@ class Toy:
 
 
 def toy_job(gap: float, **training: object) -> Toy:
-    """Logistic regression that stands for HIGGS: real SGD on 102,400 generated samples of 28 features.
-
-    A sample takes the time and the bytes of 107 rows of HIGGS, so that all take those of its 11 million
-    rows; an epoch is a quarter of them. Labels are drawn from a logistic model (`floor_limited_data`), so
-    that the least possible loss is known. Mini-batches are divided over functions (`split`, 4 pushes each).
-    """
-    base, best = _base()
-    workload = changed(base, target_loss=best + gap, **training)
-    rows = HIGGS_ROWS / len(workload.dataset.train_features)
-    costing = costing_of(
-        workload,
-        seconds_per_sample=rows * SECONDS_PER_ROW,
-        sample_bytes=round(rows * BYTES_PER_ROW),
-        evaluate_seconds_per_sample=EVALUATE_S,
-    )
-    return Toy(workload, costing, best)
-
-
-@functools.cache
-def _base() -> tuple[Workload, float]:
-    base, best, _ = floor_limited_job()
-    return base, best
+    """The job of `siren.analysis.toy`."""
+    return Toy(*make_toy_job(gap, **training))
 
 
 def policies() -> dict[str, Policy]:

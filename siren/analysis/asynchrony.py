@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -177,6 +178,7 @@ def floor_limited_data(
     return data, np.append(truth, 0.0)
 
 
+@functools.cache
 def floor_limited_job() -> tuple[Workload, float, float]:
     """(workload, its least possible held-out loss, its largest curvature) of a job near its noise floor.
 
