@@ -54,7 +54,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!siren\.).*")]
 
 default_role = "code"  # docstrings write names between single backticks
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 90

@@ -128,7 +128,7 @@ def _value(value: object) -> str:
 
 def _brief(value: object) -> str:
     """A value for a narrow column."""
-    return f"{len(value)}: {value[0]} to {value[-1]:,}" if isinstance(value, list) else _value(value)
+    return f"{len(value)} values, {value[0]:,} to {value[-1]:,}" if isinstance(value, list) else _value(value)
 
 
 def _unit(unit: str) -> str:

@@ -13,16 +13,18 @@ WRITTEN_BY_HAND = ("index", "tutorial", "own_workload", "aws")
 def pages() -> str:
     """A table of contents with every page that holds results, new ones included."""
     generated = [path for path in sorted(CHECKOUT.glob("docs/*.md")) if path.stem not in WRITTEN_BY_HAND]
-    experiments = sorted(
-        path for path in CHECKOUT.glob("experiments/**/*.md") if path.name not in ("README.md", "LOG.md")
-    )
+    experiments = [
+        path
+        for path in sorted(CHECKOUT.glob("experiments/**/*.md"))
+        if path.name not in ("README.md", "LOG.md") and "results" not in path.parts
+    ]
     found = [
-        *(CHECKOUT / "experiments" / name for name in ("README.md",)),
+        CHECKOUT / "experiments/README.md",
         *generated,
         *experiments,
-        CHECKOUT / "experiments/bench/README.md",
+        *sorted(CHECKOUT.glob("experiments/*/README.md")),
         *sorted(CHECKOUT.glob("agents/*/CARD.md")),
         CHECKOUT / "experiments/LOG.md",
     ]
-    names = [f"/{path.relative_to(CHECKOUT).with_suffix('').as_posix()}" for path in dict.fromkeys(found)]
+    names = [f"/{path.relative_to(CHECKOUT).with_suffix('').as_posix()}" for path in found]
     return "\n".join(["```{toctree}", ":hidden:", ":caption: Results", "", *names, "```"])
