@@ -188,7 +188,7 @@ def _profile_of(
         spent_usd=f"{measured.spent_usd:f}",
         constants=fit(measured, costing),
         points=(),
-        cold_starts=sum(epoch.report.cold_starts for epoch in measured.epochs),
+        cold_starts=sum(epoch.report.cold_starts for epoch in measured.epochs if epoch.initialised),
         notes=measured.notes,
     )
     known, there = with_profile(workload, world, bare)
@@ -225,7 +225,7 @@ def _cold(measured: Measured, assumed: Costing, fitted: Costing) -> tuple[ColdPo
     """Initialisations by memory, of both tours: what is initialised is the same."""
     groups: dict[int, list[EpochReport]] = {}
     for epoch in measured.epochs:
-        if epoch.cold:
+        if epoch.initialised:
             groups.setdefault(epoch.report.action.memory_mb, []).append(epoch.report)
     points = []
     for memory_mb, reports in sorted(groups.items()):

@@ -144,10 +144,11 @@ def _constant(value: float, reach: float, assumed: float) -> Constant:
 
 def fit_imports(epochs: Sequence[Epoch]) -> Constant | None:
     """What cold starts took beyond an empty function's, by the initialisations that Lambda reported."""
-    told = [epoch.report.init_s - empty_init_s(epoch.costing) for epoch in epochs if epoch.cold]
-    if not told:
+    epochs = [epoch for epoch in epochs if epoch.initialised]
+    if not epochs:
         return None
-    weights = np.array([epoch.report.cold_starts for epoch in epochs if epoch.cold], np.float64)
+    told = [epoch.report.init_s - empty_init_s(epoch.costing) for epoch in epochs]
+    weights = np.array([epoch.report.cold_starts for epoch in epochs], np.float64)
     costing = epochs[0].costing
     value = float(np.average(told, weights=weights))
     own_s = empty_init_s(costing) * math.sqrt(math.expm1(costing.world.start.init_sigma**2))

@@ -97,6 +97,11 @@ class Epoch:
         """Whether any function started cold."""
         return self.report.cold_starts > 0
 
+    @property
+    def initialised(self) -> bool:
+        """Whether initialisations were reported; Lambda may have done them ahead of time."""
+        return self.cold and self.report.init_s > 0
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -209,4 +209,6 @@ def test_imports_are_fitted_to_what_initialisations_took(found):
     assert constant.low < 0.5 < constant.high
     slow = [replace(epoch, report=replace(epoch.report, start_s=99.0)) for epoch in told]
     assert fit_imports(slow) == constant  # publishing versions and fanning out are no part of it
-    assert fit_imports(found.warm()) is None
+    ahead = replace(cold[0], report=replace(cold[0].report, init_s=0.0))
+    assert fit_imports([*told, ahead]) == constant  # initialised ahead of time: nothing was reported
+    assert fit_imports([*found.warm(), ahead]) is None
