@@ -60,6 +60,7 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 90
 toc_object_entries = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature has them
 napoleon_numpy_docstring = False
 
 html_theme = "furo"

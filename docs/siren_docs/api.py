@@ -12,6 +12,9 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 _ALIGNED = re.compile(r"(`\w+`) {2,}(.*)")
+_DESCRIBING = ("Args:", "Attributes:")
+_UNFINISHED = re.compile(r"    \w+(?:, \w+)*,")
+_TOGETHER = re.compile(r"    (\w+(?:, \w+)+): (.*)")
 
 
 def modules(*names: str) -> str:
@@ -30,7 +33,7 @@ def as_restructured_text(
     if what in ("attribute", "data", "property"):
         lines.insert(0, "")  # else napoleon takes what stands before a colon for a type
     mended: list[str] = []
-    for line in lines:
+    for line in _one_by_one(lines):
         aligned = _ALIGNED.fullmatch(line)
         if aligned:
             mended += ["", f"* {aligned[1]}: {aligned[2]}"]
@@ -43,6 +46,29 @@ def as_restructured_text(
             line if line.lstrip().startswith(">>>") else re.sub(r"`s\b", r"`\\ s", line.replace("|", r"\|"))
         )
     lines[:] = mended
+
+
+def _one_by_one(lines: list[str]) -> list[str]:
+    """Gives what is described together, as in `rows, columns: Of the table.`, a description each."""
+    apart: list[str] = []
+    section, at = "", 0
+    while at < len(lines):
+        line, end = lines[at], at + 1
+        if line and not line.startswith(" "):
+            section = line
+        while section in _DESCRIBING and _UNFINISHED.fullmatch(line) and end < len(lines):
+            line, end = f"{line} {lines[end].strip()}", end + 1
+        match = _TOGETHER.fullmatch(line)
+        if match and section in _DESCRIBING:
+            rest = end
+            while end < len(lines) and lines[end].startswith("     "):
+                end += 1
+            for name in match[1].split(", "):
+                apart += [f"    {name}: {match[2]}", *lines[rest:end]]
+        else:
+            apart.append(line)
+        at = end
+    return apart
 
 
 def _begins_code(before: list[str]) -> bool:
