@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import csv
+import functools
 import subprocess
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from siren.evaluation.episode import Episode
+from siren.evaluation.episode import MAX_EPOCHS, play
 from siren.evaluation.statistics import LEVEL, RESAMPLES
 from siren.planning.machines import Convergence
+from siren.platforms.twin import TwinPlatform
+from siren.policies import Policy
 from siren.units import SECONDS_PER_HOUR
+from siren.workloads.workload import Workload
+from siren.worlds.costing import Costing
 from siren.worlds.vm import Cluster, VmCosting
 
 if TYPE_CHECKING:
@@ -31,8 +37,9 @@ Interval = tuple[float, float, float]
 """A number with the ends of its 95% interval."""
 
 
+@functools.cache
 def commit() -> str:
-    """The commit that is checked out."""
+    """The commit that was checked out when this was first asked."""
     found = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -136,17 +143,28 @@ class Course:
         return float(self.dollars[-1])
 
 
-def course_of(episode: Episode, initial_loss: float) -> Course:
-    """The course of a job on functions."""
-    costs = [float(record.status.cost_usd) for record in episode.records]
-    cache = [float(record.status.bill["cache"]) for record in episode.records]
-    return Course(
-        seconds=np.array([0.0, *(record.status.elapsed_s for record in episode.records)]),
-        dollars=np.array([cache[0] if cache else 0.0, *np.cumsum(costs)]),
+def played(
+    workload: Workload,
+    costing: Costing,
+    policy: Policy,
+    seed: int,
+    budget_usd: Decimal,
+    max_epochs: int = MAX_EPOCHS,
+) -> tuple[Course, list[int]]:
+    """The course of a job on functions in the twin, and the functions of its epochs."""
+    initial_loss = TwinPlatform(workload, costing, seed).start()[0]
+    platform, training = TwinPlatform(workload, costing, seed), workload.spec.training
+    episode = play(platform, policy, costing, training, budget_usd, max_epochs=max_epochs)
+    epochs = [record.status for record in episode.records]
+    cache = [float(status.bill["cache"]) for status in epochs]
+    course = Course(
+        seconds=np.array([0.0, *(status.elapsed_s for status in epochs)]),
+        dollars=np.array([sum(cache[:1]), *np.cumsum([float(status.cost_usd) for status in epochs])]),
         losses=np.array([initial_loss, *episode.losses]),
         reached=episode.success,
         cache_usd=sum(cache),
     )
+    return course, [status.report.action.functions for status in epochs]
 
 
 def machine_courses(

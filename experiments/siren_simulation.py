@@ -99,14 +99,12 @@ class Grid:
     Attributes:
         functions, memory_mb: What was tried.
         outcomes: Of each count.
-        counted_s: Failure-counted time of each.
         chosen: Index of the best.
     """
 
     functions: Floats
     memory_mb: Floats
     outcomes: list[Outcomes]
-    counted_s: Floats
     chosen: int
 
     @property
@@ -147,7 +145,7 @@ def grid_search(case: Case) -> Grid:
     failure_s = FAILURE * float(times[reliable].min())
     counted = np.array([np.where(o.success, o.elapsed_s, failure_s).mean() for o in outcomes])
     memory = arena.grid.memory_mb[sizes[levels]].astype(float)
-    return Grid(arena.grid.functions[levels].astype(float), memory, outcomes, counted, int(counted.argmin()))
+    return Grid(arena.grid.functions[levels].astype(float), memory, outcomes, int(counted.argmin()))
 
 
 # --- episodes ----------------------------------------------------------------------------------------
@@ -443,6 +441,7 @@ def csv_rows(every: Sequence[Played], report: Sequence[int]) -> list[dict[str, A
 
 def main(config: SimulationConfig) -> int:
     """Plays, trains, writes, prints the table."""
+    commit()  # others may commit while this runs
     if config.fast:
         config = SimulationConfig(
             fast=True,

@@ -33,11 +33,11 @@ from experiments._pages import (
     Course,
     Interval,
     commit,
-    course_of,
     interval,
     machine_courses,
     markdown,
     plain_log,
+    played,
     ratio,
     told,
     wrapped,
@@ -45,10 +45,8 @@ from experiments._pages import (
 )
 from siren.analysis import _format
 from siren.analysis.figures import BLUE, GREEN, INK, PURPLE, RED, styled_figure
-from siren.evaluation.episode import play
 from siren.planning.machines import SIZES, measure
 from siren.planning.plans import AMPLE, budgets_of, fixed_frontier
-from siren.platforms.twin import TwinPlatform
 from siren.policies import Safeguard, Safety
 from siren.rehearsal.rehearse import rehearse
 from siren.rehearsal.stage import Stage
@@ -171,14 +169,12 @@ def budgets_for(stage: Stage, arm: str, seconds: float) -> list[Decimal]:
 def siren_runs(stage: Stage, arm: str, config: TestbedConfig) -> Iterator[Run]:
     """Rehearsed, then played on fresh seeds, at each of its budgets."""
     workload, costing = stage.workload, stage.costing
-    training, seconds = workload.spec.training, 2.0 if config.fast else PARTS[workload.name].seconds
+    seconds = 2.0 if config.fast else PARTS[workload.name].seconds
     for budget_usd in budgets_for(stage, arm, seconds):
         found = rehearse(stage, None, budget_usd, seconds, workers=1)
         policy = Safeguard(found.choice.policy(), Safety())
         for seed in range(FIRST_SEED, FIRST_SEED + config.seeds):
-            initial = workload.evaluate(workload.init(seed))[0]
-            episode = play(TwinPlatform(workload, costing, seed), policy, costing, training, budget_usd)
-            course = course_of(episode, initial)
+            course, _ = played(workload, costing, policy, seed, budget_usd)
             yield Run(
                 arm, 0, False, f"{budget_usd:f}", f"{found.choice.name} of {found.reference.action}", course
             )
@@ -553,6 +549,7 @@ def page(config: TestbedConfig, every: dict[str, list[Run]]) -> str:
 
 def main(config: TestbedConfig) -> int:
     """Runs, writes the CSVs, and from them the figure and the page; prints the main table."""
+    commit()  # others may commit while this runs
     if config.fast:
         config = dataclasses.replace(config, workloads=("linear-ctr",), seeds=2)
     with threadpool_limits(1):

@@ -27,11 +27,11 @@ from experiments._pages import (
     RESULTS,
     Course,
     commit,
-    course_of,
     interval,
     machine_courses,
     markdown,
     plain_log,
+    played,
     ratio,
     told,
     wrapped,
@@ -42,9 +42,7 @@ from siren.analysis.figures import BLUE, GREEN, INK, PURPLE, RED, styled_figure
 from siren.analysis.toy import MEMORY_MB, SECONDS_PER_ROW, SlidesSchedule
 from siren.analysis.toy import toy_job as make_toy_job
 from siren.errors import BudgetError
-from siren.evaluation.episode import play
 from siren.planning.machines import RUNS, measure
-from siren.platforms.twin import TwinPlatform
 from siren.policies import FixedPolicy, Policy, Safeguard, Safety
 from siren.rehearsal.rehearse import rehearse
 from siren.rehearsal.stage import Stage
@@ -107,12 +105,7 @@ class Toy:
 
     def run(self, policy: Policy, seed: int, budget_usd: Decimal = AMPLE) -> tuple[Course, list[int]]:
         """A run, and the functions of its epochs."""
-        training = self.workload.spec.training
-        platform = TwinPlatform(self.workload, self.costing, seed)
-        initial = platform.start()[0]
-        fresh = TwinPlatform(self.workload, self.costing, seed)
-        episode = play(fresh, policy, self.costing, training, budget_usd, max_epochs=MOST_EPOCHS)
-        return course_of(episode, initial), [r.status.report.action.functions for r in episode.records]
+        return played(self.workload, self.costing, policy, seed, budget_usd, MOST_EPOCHS)
 
 
 def toy_job(gap: float, **training: object) -> Toy:
@@ -124,18 +117,6 @@ def policies() -> dict[str, Policy]:
     """The three arms of the slides that run on functions."""
     fixed = {name: FixedPolicy(Action(n, MEMORY_MB)) for name, n in ((TWENTY, 20), (MANY, 150))}
     return {**fixed, SCHEDULE: SlidesSchedule()}
-
-
-def siren_policy(toy: Toy, budget_usd: Decimal, seconds: float) -> tuple[Policy, str]:
-    """What a rehearsal chooses for a budget, and why.
-
-    Raises:
-        BudgetError: It found no way to the target.
-    """
-    found = rehearse(
-        Stage(toy.workload, toy.costing, clock=time.process_time), None, budget_usd, seconds, workers=1
-    )
-    return Safeguard(found.choice.policy(), Safety()), f"{found.choice.name}`, {found.why}"
 
 
 @dataclass(frozen=True)
@@ -156,17 +137,19 @@ def main_runs(config: ToyConfig, seeds: range) -> Found:
     toy = toy_job(config.gap)
     courses, functions = {}, {}
     for name, policy in policies().items():
-        played = [toy.run(policy, seed) for seed in seeds]
-        courses[name], functions[name] = [course for course, _ in played], played[0][1]
+        runs = [toy.run(policy, seed) for seed in seeds]
+        courses[name], functions[name] = [course for course, _ in runs], runs[0][1]
     spent = Decimal(repr(float(np.mean([c.cost_usd for c in courses[SCHEDULE]]))))
     budget_usd = spent.quantize(Decimal("0.0001"), rounding=ROUND_UP)
-    try:
-        policy, why = siren_policy(toy, budget_usd, config.seconds)
-        played = [toy.run(policy, seed, budget_usd) for seed in seeds]
-        courses[SIREN], functions[SIREN] = [course for course, _ in played], played[0][1]
-    except BudgetError as error:
-        why = f"nothing`: {error}"
     stage = Stage(toy.workload, toy.costing, clock=time.process_time)
+    try:
+        found = rehearse(stage, None, budget_usd, config.seconds, workers=1)
+        why = f"`{found.choice.name}`: {found.why}"
+        policy = Safeguard(found.choice.policy(), Safety())
+        runs = [toy.run(policy, seed, budget_usd) for seed in seeds]
+        courses[SIREN], functions[SIREN] = [course for course, _ in runs], runs[0][1]
+    except BudgetError as error:
+        why = f"nothing: {error}"
     target = toy.workload.spec.training.target_loss
     sizes = measure(stage, target, 3600.0, runs=min(len(seeds), RUNS))
     machines = VmCosting(toy.costing.world, toy.costing.job, load_machines())
@@ -278,7 +261,7 @@ bytes of 107 of its 11,000,000 rows, at the {row_us:.1f} microseconds a row that
 epochs on ten functions mean (recalled). An epoch is a quarter of the samples, each function makes 4 pushes
 of its share (`split`), added up in Redis (`additive`), {memory:,} MB a function. Target: {gap:g} above the
 best possible loss. "Siren's choice" is what a rehearsal of {seconds:g} s of one core found with a budget of
-{budget}, which is what X cost on average (`{why}). The machine runs synchronous SGD by the same laws, on
+{budget}, which is what X cost on average ({why}). The machine runs synchronous SGD by the same laws, on
 all cores, with the mini-batch that is fastest for it ({batch:,.0f} samples of the generated ones), billed
 by the second, 60 s at least.
 
@@ -386,6 +369,7 @@ def csv_rows(found: Found, others: Sequence[tuple[str, str, list[Course]]], gap:
 
 def main(config: ToyConfig) -> int:
     """Runs, writes the CSV, the figure and the page, prints the table."""
+    commit()  # others may commit while this runs
     if config.fast:
         config = ToyConfig(
             fast=True, seeds=2, gap=3e-3, gaps=(3e-3,), seconds=1.0, page=config.page, out=config.out
