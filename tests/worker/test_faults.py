@@ -50,6 +50,8 @@ def mortal(task: Task, fuse: Fuse, s3: Any) -> Environment:
             return fuse.call(lambda: super(Redis, self).execute_command(*args, **options))
 
     class S3:
+        meta = s3.meta
+
         def __getattr__(self, name: str) -> Any:
             return lambda **arguments: fuse.call(lambda: getattr(s3, name)(**arguments))
 
