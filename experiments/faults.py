@@ -100,6 +100,8 @@ class Run:
 
 COUNTS = ("injected", "unanswered", "told", "lost", "twice", "throttles", "retries", "unfinished")
 DOLLARS = ("settled_usd", "unconfirmed_usd", "billed_usd", "over_usd")
+Case = tuple[Scenario, str, str]
+"""A fault, an update rule, a channel."""
 Told = Callable[[Run], None]
 """Told of every run that has ended."""
 
@@ -125,27 +127,30 @@ def play(suite: Suite, rig: Rig, scenario: Scenario, plan: Plan) -> Run:
     return dataclasses.replace(run, seconds=seconds, problems="; ".join(problems))
 
 
-def cases(config: Config, done: Iterable[Run]) -> list[tuple[Scenario, str, str]]:
-    """Every fault that can happen under every pair of rule and channel, and is to be played.
+def cases(config: Config, done: Iterable[Run]) -> list[Case]:
+    """What is to be played."""
+    known = {run.case for run in done} if config.resume else set()
+    return [
+        (scenario, rule, channel)
+        for scenario, rule, channel in possible_cases()
+        if re.search(config.only, scenario.name) and (scenario.name, rule, channel) not in known
+    ]
+
+
+def possible_cases() -> list[Case]:
+    """Every fault under every pair of rule and channel under which it can happen.
 
     All faults come under one pair before any comes under another: what is cut off is still of every kind.
     """
-    known = {run.case for run in done} if config.resume else set()
     turns = (
         (scenario, PAIRS[(number + turn) % len(PAIRS)])
         for turn in range(len(PAIRS))
         for number, scenario in enumerate(SCENARIOS)
     )
-    return [
-        (scenario, rule, channel)
-        for scenario, (rule, channel) in turns
-        if channel in scenario.channels
-        and re.search(config.only, scenario.name)
-        and (scenario.name, rule, channel) not in known
-    ]
+    return [(scenario, rule, channel) for scenario, (rule, channel) in turns if channel in scenario.channels]
 
 
-def play_all(config: Config, todo: Sequence[tuple[Scenario, str, str]], folder: Path, told: Told) -> int:
+def play_all(config: Config, todo: Sequence[Case], folder: Path, told: Told) -> int:
     """Plays cases on one site; returns how many processes, files and cgroups outlived it.
 
     Raises:
@@ -194,6 +199,7 @@ def write_runs(path: Path, runs: Sequence[Run]) -> None:
 # --- the page --------------------------------------------------------------------------------------
 
 
+ALL = "**all**"
 HEAD = (
     "fault", "under", "runs", "faults", "answers lost", "ended at once", "resumed", "right model",
     "updates", "twice", "settled", "of it in full", "billed",
@@ -202,18 +208,20 @@ PAGE = """# What runs do about faults
 
 Written by `{command}` at commit {commits}; seed of every run: {seeds}.
 
-Whole runs of `python -m siren.run --platform local`: two epochs of two functions behind Lambda's API, S3 and
-Redis. Into each run one kind of fault is injected; one that does not end is resumed with `--resume`. The job
-counts: the gradient of a row of the training set moves that row's own parameter by a power of two, so the
-model that is left tells how often every row was counted.
+Whole runs of `python -m siren.run --platform local`: two epochs of two functions (four under some faults)
+behind Lambda's API, S3 and Redis. Into each run one kind of fault is injected; one that does not end is
+resumed with `--resume`. The job counts: the gradient of a row of the training set moves that row's own
+parameter by a power of two, so the model that is left tells how often every row was counted.
 
-{runs:,} runs. **{injected:,} faults** were injected, and **{unanswered:,} answers** of functions were lost
-after the work was done. {right:,} runs ended with a right model, {resumed:,} of them after a resume.
-{twice:g} of {updates:,} updates were counted twice. ${over} were spent beyond a budget or a reservation.
-{left} processes, temporary files and cgroups were left behind. Runs with problems: {problems}.
+{runs:,} runs, of {possible:,} combinations of a fault with a rule and a channel. **{injected:,} faults** were
+injected, and **{unanswered:,} answers** of functions were lost after the work was done. {right:,} runs ended
+with a right model, {resumed:,} of them after a resume. {twice:g} of {updates:,} updates were counted twice.
+${over} were spent beyond a budget or a reservation. {left} processes, temporary files and cgroups were left
+behind. Runs with problems: {problems}.
 
 {table}
-* under: pairs of update rule and channel; all are {pairs}.
+* under: so many pairs of update rule and channel, of those under which the fault can happen. The pairs are
+  {pairs}.
 * answers lost: of functions that had done their work; the endpoint broke the connection.
 * ended at once, resumed: runs that needed no help, and those that ended after `--resume`.
 * right model: every planned update exactly once (`additive`, `cas`); that of a run without a fault, to the
@@ -224,8 +232,9 @@ after the work was done. {right:,} runs ended with a right model, {resumed:,} of
 Of every run it is asked too (`siren/testing/faults/verdict.py`) that it stopped with one sentence where it
 stopped; that events, summary and ledger tell one sum, within every reservation and the budget; that what was
 settled is what the endpoint billed, to the millisecond, where every answer came, and not less elsewhere; that
-afterwards the endpoint holds idle environments and nothing else. A function that runs out of memory must be
-said to be run again with the next size. No file of a run and no log holds the secret key.
+the settled requests to S3 are those that its server got, repeated ones included; that afterwards the endpoint
+holds idle environments and nothing else. A function that runs out of memory must be said to be run again with
+the next size. No file of a run and no log holds the secret key.
 """
 
 
@@ -234,14 +243,15 @@ def table(runs: Sequence[Run]) -> str:
     names = dict.fromkeys(run.fault for run in runs)
     rows = [row(name, [run for run in runs if run.fault == name]) for name in names]
     lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    return "\n".join([*lines, *rows, row("**all**", runs)]) + "\n"
+    return "\n".join([*lines, *rows, row(ALL, runs)]) + "\n"
 
 
 def row(name: str, runs: Sequence[Run]) -> str:
     """A fault's runs together."""
+    possible = [case for case in possible_cases() if name in (case[0].name, ALL)]
     cells = (
         name,
-        under({(run.rule, run.channel) for run in runs}),
+        f"{len({run.case for run in runs})} of {len(possible)}",
         len(runs),
         sum(run.injected for run in runs),
         sum(run.unanswered for run in runs),
@@ -253,15 +263,6 @@ def row(name: str, runs: Sequence[Run]) -> str:
         *(f"${total(runs, amount):.6f}" for amount in DOLLARS[:3]),
     )
     return "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells) + " |"
-
-
-def under(pairs: set[tuple[str, str]]) -> str:
-    """Names pairs of rule and channel in short."""
-    if pairs == set(PAIRS):
-        return "all"
-    channels = {channel for _, channel in pairs}
-    whole = pairs == {pair for pair in PAIRS if pair[1] in channels}
-    return f"all over {'/'.join(channels)}" if whole else ", ".join("/".join(pair) for pair in sorted(pairs))
 
 
 def total(runs: Sequence[Run], amount: str) -> Decimal:
@@ -277,6 +278,7 @@ def page(config: Config, runs: Sequence[Run], left: int) -> str:
         commits=" and ".join(dict.fromkeys(run.commit for run in runs)),
         seeds=", ".join(str(seed) for seed in sorted({run.seed for run in runs})),
         runs=len(runs),
+        possible=len(possible_cases()),
         injected=sum(run.injected for run in runs),
         unanswered=sum(run.unanswered for run in runs),
         right=len(right),
