@@ -438,7 +438,7 @@ def _train(
     if config.compare:
         summary = compared(summary, run.workload, run.costing, terminal.stderr)
         folder.write_summary(summary)
-        leave_report(folder, folder.events(), summary)
+        leave_report(folder, folder.events(outside_usd=ledger.bill["unconfirmed"]), summary)
         shown.finished(summary)
     return summary
 

@@ -19,7 +19,7 @@ from typing import TextIO
 import numpy as np
 
 from siren.analysis.console import console_for
-from siren.errors import BudgetError, UsageError
+from siren.errors import BudgetError, SirenError, UsageError
 from siren.evaluation import seeds
 from siren.evaluation.baseline import FAILURE, SCOUT_EPOCHS, Race, Scouted, near, promising
 from siren.evaluation.episode import Episode, play
@@ -30,7 +30,16 @@ from siren.simulator.fitting import Setting, Trace, fit_quadratic, fixed_trace
 from siren.simulator.job import ActionGrid, EpisodeSpec, SimulatedJob
 from siren.simulator.twin_jobs import loss_curve, rewind
 from siren.twin.twin import Twin
-from siren.types import Action, Comparison, Decision, EpochRecord, RunHeader, RunObserver, RunSummary
+from siren.types import (
+    Action,
+    Comparison,
+    Decision,
+    EpochRecord,
+    RunHeader,
+    RunObserver,
+    RunSummary,
+    StopReason,
+)
 from siren.workloads.workload import Workload
 from siren.worlds.costing import Costing
 
@@ -42,6 +51,14 @@ PROPOSED, SIZES_EACH = 6, 2
 
 ROUNDS, LAST = ((2, 3),), 6
 """(seeds, actions that stay after them), and the seeds that the last ones are played on."""
+
+COMPARED = (
+    StopReason.TARGET_REACHED,
+    StopReason.BUDGET_EXHAUSTED,
+    StopReason.DIVERGED,
+    StopReason.LIMIT_REACHED,
+)
+"""How runs end that are compared."""
 
 
 @dataclass(frozen=True)
@@ -217,17 +234,21 @@ class Held(RunObserver):
 def compared(summary: RunSummary, workload: Workload, costing: Costing, stderr: TextIO) -> RunSummary:
     """The summary with its comparison; as it was, with a word on stderr, where there is none.
 
+    A run that was interrupted, or that failed, is not compared.
+
     Args:
         summary: How the run ended.
         workload, costing: Its job.
         stderr: Where progress goes.
     """
     header = summary.header
+    if summary.stop_reason not in COMPARED:
+        return summary
     with _progress(stderr) as tell:
         job = ComparedJob(workload, costing, header.budget_usd, header.max_epochs, tell)
         try:
             return dataclasses.replace(summary, comparison=compare(job, summary))
-        except BudgetError as error:
+        except SirenError as error:  # the run itself is safe on disk
             why = f"nothing to compare with: {error}"
         except KeyboardInterrupt:
             why = "the comparison was interrupted; the run itself had ended"

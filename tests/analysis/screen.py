@@ -63,7 +63,9 @@ def visible(written: str, columns: int) -> list[str]:
             lines += [""] * (row + 1 - len(lines))
         elif text is not None:
             # A command may wrap, so that it can be copied whole; it comes after everything redrawn.
-            assert column + len(text) <= columns or text.startswith(("resume ", "report ")), f"wraps: {text!r}"
+            assert column + len(text) <= columns or text.startswith(("resume ", "report ")), (
+                f"wraps: {text!r}"
+            )
             lines[row] = lines[row].ljust(column)[:column] + text + lines[row][column + len(text) :]
             column += len(text)
         elif code == "A":

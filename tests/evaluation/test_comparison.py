@@ -151,6 +151,9 @@ def test_the_run_stays_as_it_was_where_nothing_can_be_compared(finished, monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(comparison, "compare", interrupted)
+    failed = dataclasses.replace(summary, stop_reason=StopReason.INTERRUPTED)
+    assert compared(failed, workload, tiny_costing(workload), stderr) is failed
+    assert "interrupted" not in stderr.getvalue()
     assert compared(summary, workload, tiny_costing(workload), stderr) is summary
     assert "the comparison was interrupted; the run itself had ended" in stderr.getvalue()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import sys
 import tarfile
 
@@ -16,6 +17,7 @@ from siren.workloads.datasets import DatasetUnavailableError, load_splits, sourc
 from siren.workloads.datasets.movie_reviews import load_movie_reviews
 from siren.workloads.datasets.spam_assassin import load_spam_assassin, mail_text
 from siren.workloads.datasets.texts import PADDING, UNKNOWN, make_splits, split_words, without_repeats
+from siren.workloads.registry import find_folder, load_workload
 
 
 @pytest.mark.parametrize(
@@ -222,6 +224,25 @@ def test_movie_reviews_are_one_sentence_a_line(reviews):
     np.testing.assert_array_equal((features != PADDING).sum(axis=1), np.full(10, 9))
     again = load_movie_reviews(path=reviews, samples=8, words=12, length=12)
     np.testing.assert_array_equal(again.train_features, splits.train_features)
+
+
+def test_the_text_cnn_takes_movie_reviews(reviews):
+    folder = reviews.parent / "textcnn-reviews"
+    shutil.copytree(find_folder("textcnn-spam"), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    spec = (folder / "workload.toml").read_text()
+    changes = {
+        "spam-assassin": "movie-reviews",
+        "{ samples = 5000, words = 4000, length = 100, seed = 0 }": f'{{ path = "{reviews}", samples = 8 }}',
+        "batch_size = 10": "batch_size = 4",
+    }
+    for old, new in changes.items():
+        assert old in spec
+        spec = spec.replace(old, new)
+    (folder / "workload.toml").write_text(spec)
+    workload = load_workload(str(folder))
+    workload.check()
+    assert workload.dataset.feature_shape == (56,)
+    assert workload.samples == 8
 
 
 def test_movie_reviews_that_are_missing_or_empty_are_refused(reviews):
