@@ -122,12 +122,6 @@ class RealEpoch:
         each = _with_repeated(Requests(math.ceil(most.puts / n), math.ceil(most.gets / n)))
         return Shares(each, each)
 
-    def allowances(self) -> Shares:
-        """What is set aside for an invocation: that, and its part of the compare-and-swap retries."""
-        retries = Requests(*[self.retries // self.functions] * 2)
-        first, others = self.of_functions()
-        return Shares(first.plus(retries), others.plus(retries))
-
     def of_manager(self) -> Requests:
         """What the manager itself asks of S3.
 

@@ -109,7 +109,9 @@ class Terms:
     Attributes:
         longest_ms: Its most billed milliseconds.
         granularity_ms: Billed milliseconds are rounded up to a multiple of this, as the world says.
-        shares: Its most requests to S3; it is told, and stops there.
+        shares: Its most requests to S3 without compare-and-swap retries; it is told, and stops there.
+        retries: Such retries that come on top, but not where the attempt before told nothing: all that was
+            set aside for that one counts as used.
         answer_s: Silence after which its answer counts as lost.
         larger_mb: The next memory size of the world; None at the largest.
     """
@@ -117,6 +119,7 @@ class Terms:
     longest_ms: int
     granularity_ms: int
     shares: Shares
+    retries: int
     answer_s: float
     larger_mb: int | None
 
@@ -182,10 +185,9 @@ class Crew:
 
     async def _work(self, member: Member) -> None:
         """Invokes one function until its quota is done or nothing more fits."""
-        failures, stalled = 0, 0
+        failures, stalled, silent = 0, 0, False
         while not member.ended:
-            worst_mb_ms = member.memory_mb * self._terms.longest_ms
-            worst = Charge(worst_mb_ms, 1, *self._terms.shares.of(member.task.worker), ANSWER_BYTES)
+            worst = self._worst(member, 0 if silent else self._terms.retries)
             if not await self._purse.take(worst):
                 member.ended = member.ended or "what is left of the reservation does not cover another try"
                 return
@@ -193,6 +195,7 @@ class Crew:
             before = member.position
             answer, status, failure = await self._invoke(member)
             await self._purse.put_back(worst, self._used(answer, status, member.memory_mb, worst))
+            silent = status is None
             if status is not None:
                 if member.done or member.diverged:
                     return
@@ -211,6 +214,12 @@ class Crew:
                     return
             self._outcome.retries += 1
             member.task = replace(member.task, attempt=member.task.attempt + 1, position=member.position)
+
+    def _worst(self, member: Member, retries: int) -> Charge:
+        """What the next invocation of a function may use, with so many compare-and-swap retries."""
+        puts, gets = self._terms.shares.of(member.task.worker)
+        mb_ms = member.memory_mb * self._terms.longest_ms
+        return Charge(mb_ms, 1, puts + retries, gets + retries, ANSWER_BYTES)
 
     async def _invoke(self, member: Member) -> tuple[Answer, Status | None, Failure | None]:
         """One invocation that Lambda took: its answer, and what it means."""

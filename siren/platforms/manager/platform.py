@@ -260,7 +260,8 @@ class FunctionPlatform:
         terms = Terms(
             longest_ms=costing.pricer.longest_ms(plan.timeout_s, limits.init_max),
             granularity_ms=billing.granularity,
-            shares=real.allowances(),
+            shares=real.of_functions(),
+            retries=costing.retry_limit(plan.action),
             answer_s=plan.timeout_s + limits.init_max + ANSWER_SLACK_S,
             larger_mb=larger[0] if larger else None,
         )

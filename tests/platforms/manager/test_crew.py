@@ -21,7 +21,7 @@ from siren.worlds.requests import Requests
 
 MEMORY, LARGER, LONGEST_MS = 512, 1024, 1000
 SHARES = Shares(Requests(10, 10), Requests(10, 10))
-TERMS = Terms(LONGEST_MS, 1, SHARES, answer_s=5.0, larger_mb=LARGER)
+TERMS = Terms(LONGEST_MS, 1, SHARES, retries=0, answer_s=5.0, larger_mb=LARGER)
 DATA = DataRef("data/" + "0" * 64 + "/", 100, 8, "<f4", (1,), "<f4", 100)
 PUSHES = 4
 
@@ -147,6 +147,16 @@ def test_a_function_is_told_how_often_it_may_ask_s3():
     )
     told = {task.worker: (task.s3_puts, task.s3_gets) for _, task in invoker.calls}
     assert told == {0: (3, 9), 1: (2, 5)}
+
+
+def test_retries_are_set_aside_again_only_for_what_told_how_many_it_made():
+    terms = replace(TERMS, retries=7)
+    script = answers(
+        KILLED, lambda told: returned(status(told, 2, "unfinished")), lambda t: returned(status(t))
+    )
+    outcome, invoker = play(script, runs=3, terms=terms)
+    assert outcome.members[0].done
+    assert [told.s3_puts for _, told in invoker.calls] == [17, 10, 17]
 
 
 def done(told: Task) -> Answer:
