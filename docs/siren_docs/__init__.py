@@ -35,6 +35,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", _generate)
     app.connect("doctree-read", links.mend, priority=100)  # before Sphinx collects what is to be downloaded
     app.connect("autodoc-process-docstring", api.as_restructured_text, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", api.without_signature)
+    app.connect("autodoc-skip-member", api.without_settings)
     app.connect("missing-reference", api.without_page)
     app.add_html_math_renderer("mathml", (maths.inline, None), (maths.block, None))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from docutils import nodes
+from pydantic import BaseModel
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -74,6 +75,20 @@ def _one_by_one(lines: list[str]) -> list[str]:
 def _begins_code(before: list[str]) -> bool:
     """Whether an indented line after these begins a block of code."""
     return len(before) >= 2 and not before[-1] and before[-2].endswith(":") and not before[-2].endswith("::")
+
+
+def without_signature(
+    app: Sphinx, what: str, name: str, item: object, options: Any, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """No signature for a model of pydantic, whose validators are part of it; None leaves others alone."""
+    return ("", "") if isinstance(item, type) and issubclass(item, BaseModel) else None
+
+
+def without_settings(
+    app: Sphinx, what: str, name: str, item: object, skip: bool, options: Any
+) -> bool | None:
+    """Leaves out what pydantic documents of itself; None leaves others alone."""
+    return True if name == "model_config" else None
 
 
 def without_page(

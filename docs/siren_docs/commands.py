@@ -68,7 +68,7 @@ def _entry(action: argparse.Action) -> str:
     match = _DEFAULT.search(text)
     if match:
         text, default = text[: match.start()], match[1]
-    shown = f" Default: `{default}`." if default not in ("", "None") else ""
+    shown = f" Default: `{default}`." if default not in ("", "None", "False") else ""
     return f"{names or f'`{value}`'}\n: {_plain(' '.join(text.split()))}{shown}\n"
 
 
