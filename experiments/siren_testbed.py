@@ -530,6 +530,9 @@ def shows(every: dict[str, list[Run]]) -> str:
             else "exceeded where machines have to be started."
         )
     )
+    left = [f"`{name}`" for name in PARTS if name not in every]
+    if left:
+        lines.append(f"Not run here yet: {', '.join(left)} (`--workloads` runs it and adds it to this page).")
     return " ".join(lines)
 
 
