@@ -97,10 +97,9 @@ def test_a_committed_notebook_is_small_and_says_nothing_of_the_machine(name):
     notebook = nbformat.read(path, as_version=4)
     for output in outputs_of(notebook):
         output.get("data", {}).pop("image/png", None)
-    text = json.dumps(notebook)
-    assert not re.search(r"/(home|root|tmp|work|Users|private|var)/", text)
-    assert socket.gethostname() not in text
-    assert getpass.getuser() == "root" or getpass.getuser() not in text
+    assert not re.search(r"/(home|root|tmp|work|Users|private|var)/", json.dumps(notebook))
+    printed = json.dumps(outputs_of(notebook))
+    assert not re.search(rf"\b({re.escape(socket.gethostname())}|{re.escape(getpass.getuser())})\b", printed)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
 
@@ -114,7 +113,7 @@ def test_a_notebook_imports_the_package_alone_and_its_cells_are_thin(name):
     }
     assert imported - set(sys.stdlib_module_names) <= ALLOWED
     assert not re.search(r"(from|import) siren\._|siren\.\w+\._", source), "public modules only"
-    assert max(len(cell.source.splitlines()) for cell in code_of(notebook)) <= 35
+    assert max(len(cell.source.splitlines()) for cell in code_of(notebook)) <= 40
     tagged = [cell for cell in code_of(notebook) if "parameters" in cell.metadata.get("tags", ())]
     assert tagged == [code_of(notebook)[0]]
 
