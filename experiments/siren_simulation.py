@@ -233,7 +233,7 @@ def _draw_grid(axes, played: Played) -> None:
     times = np.array([o.time_s for o in grid.outcomes])
     marks = (
         (reached == 1, {"markerfacecolor": BLUE}, "always in time"),
-        ((reached > 0) & (reached < 1), {"markerfacecolor": "white"}, "at times, mean of those"),
+        ((reached > 0) & (reached < 1), {"markerfacecolor": "white"}, "at times (mean of those)"),
     )
     for mask, face, label in marks:
         axes.plot(grid.functions[mask], times[mask], "o", color=BLUE, label=label, **face)
@@ -249,7 +249,7 @@ def _draw_grid(axes, played: Played) -> None:
     axes.set_ylabel("seconds to the target (log)")
     plain_log(axes.xaxis, (1.0,))
     plain_log(axes.yaxis)
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper right", handlelength=1)
 
 
 def _counted(played: Played, policy: str) -> Floats:
@@ -266,7 +266,8 @@ def _draw_jobs(axes, every: Sequence[Played]) -> None:
         ratios = [job_ratio(p, policy) for p in cases]
         axes.plot(at, ratios, marker, color=colour, label=NAMES[policy], markersize=7)
     axes.axhline(1, color=BLUE)
-    axes.annotate("grid search's choice", (1, 1), xytext=(0, 5), textcoords="offset points", color=BLUE)
+    axes.annotate("grid search's choice", (0.99, 1), xycoords=("axes fraction", "data"), xytext=(0, -6),
+                  textcoords="offset points", ha="right", va="top", color=BLUE)  # fmt: skip
     axes.set_xticks(at[::3] if len(at) > 6 else at)
     axes.set(yscale="log", xlabel="jobs, sorted", title=f"All jobs at {budget:g} x the cheapest budget")
     axes.set_ylabel("time over the grid search's choice (log)")
@@ -403,7 +404,7 @@ def csv_rows(every: Sequence[Played], report: Sequence[int]) -> list[dict[str, A
 
 
 def main(config: SimulationConfig) -> int:
-    """Plays, trains, writes, prints the table."""
+    """Plays, writes, prints the table."""
     commit()  # others may commit while this runs
     if config.fast:
         config = SimulationConfig(

@@ -197,8 +197,8 @@ def figure(found: Found, path: Path) -> None:
             axes.axhline(target, color=INK, linewidth=1.2, linestyle=(0, (5, 3)))
             axes.set_xlim(left=0)
         against_time.annotate(
-            "target", (0.99, target), xycoords=("axes fraction", "data"), xytext=(0, 4),
-            textcoords="offset points", ha="right", color=INK,
+            "target", (0.01, target), xycoords=("axes fraction", "data"), xytext=(0, -5),
+            textcoords="offset points", va="top", color=INK,
         )  # fmt: skip
         against_time.set(xlabel="virtual seconds, starts included", title="Loss against time")
         against_time.set_ylabel("held-out loss above the best possible (log)")
