@@ -20,7 +20,7 @@ PLATFORM_FAILURE, USAGE_ERROR = (
 )
 MAY_FAIL = frozenset({PLATFORM_FAILURE})
 ABANDONED = {"timeout_s": 20}
-"""Nobody can end functions that wait at a barrier of an epoch that was given up, or has ended without them."""
+"""Nobody can end functions that wait at a barrier of an epoch that was given up, or ended without them."""
 
 PAIRS = (
     ("overwrite", "s3"),
