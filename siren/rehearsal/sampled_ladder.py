@@ -32,8 +32,8 @@ FIRST_SHARE, OTHER_SHARE = 0.35, 0.12
 MOST_AHEAD = 4
 """A count is tried if it is at most so many times the largest that was."""
 
-DOUBLING = 1.02
-"""Twice the functions are worth it if they save 2%: at the end of every sub-epoch functions wait for each
+DOUBLING = 1.05
+"""Twice the functions are worth it if they save 5%: at the end of every sub-epoch functions wait for each
 other, so that their updates are less stale than those of a whole epoch."""
 
 WORTH = 0.98
@@ -41,6 +41,9 @@ WORTH = 0.98
 
 LEAST_EPOCHS = 3
 """Sub-epochs of a trial, at least."""
+
+FINER = 4
+"""Counts in a doubling that one is chosen from."""
 
 UNTIL_HALF = 0.5
 """A run ends with a whole epoch: on average half of one later than the curve of its losses."""
@@ -82,9 +85,10 @@ class SampledLadder(Ladder):
             given.append(n)
             failed = self._curves and not self._longest()
             yield self._turn(n, 0, FIRST_SHARE if failed else OTHER_SHARE, pool, report)
-        for seed in range(1, STEPS):
+        for _ in range(1, STEPS):
             for n in self._best():
-                yield self._turn(n, seed, OTHER_SHARE, pool, report)
+                yield self._turn(n, given.count(n), OTHER_SHARE, pool, report)
+                given.append(n)
 
     def _turn(self, n: int, seed: int, share: float, pool: Workers, report: Report) -> tuple[Any, ...]:
         report(f"a curve of {n} functions on a sub-sample")
@@ -182,10 +186,16 @@ class SampledLadder(Ladder):
         return float(losses[min(epochs, len(losses) - 1)])
 
     def fixed_runs(self) -> tuple[ActionGrid, FixedRuns]:
-        """See `Ladder.fixed_runs`."""
+        """See `Ladder.fixed_runs`; counts between those that were tried need epochs between theirs."""
         found = {n: epochs for n, epochs in sorted(self._epochs().items()) if math.isfinite(epochs)}
-        grid = self._grid(list(found))
-        return grid, _runs(grid, np.array(list(found.values())) + UNTIL_HALF)
+        tried = list(found)
+        steps = math.floor(FINER * math.log(tried[-1] / tried[0], RATIO))
+        between = {round(tried[0] * RATIO ** (step / FINER)) for step in range(steps)}
+        allowed = {n for n in between if not self._stage.costing.refusal(Action(n, self._memory_mb))}
+        counts = sorted(allowed | set(tried))
+        epochs = np.interp(np.log(counts), np.log(tried), list(found.values()))
+        grid = self._grid(counts)
+        return grid, _runs(grid, epochs + UNTIL_HALF)
 
 
 def _falls(curve: Curve) -> bool:

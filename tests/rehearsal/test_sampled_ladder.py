@@ -80,7 +80,7 @@ def test_the_whole_job_needs_what_the_power_law_of_the_first_curve_says():
     assert pool.asked[0] == (4, 0, True)
     assert epochs[4] == pytest.approx(NEEDED, rel=1e-6)
     others = {n: NEEDED * DOUBLING ** max(math.log2(n / 4), 0) for n in epochs}
-    assert epochs == pytest.approx(others, rel=1e-6)
+    assert epochs == pytest.approx(others, rel=1e-3)
     assert len(epochs) > 1
 
 
