@@ -206,7 +206,7 @@ HEAD = (
 )  # fmt: skip
 PAGE = """# What runs do about faults
 
-Written by `{command}` at commit {commits}; seed of every run: {seeds}.
+Written by `{command}`, in parts if at several commits: {commits}. Seed of every run: {seeds}.
 
 Whole runs of `python -m siren.run --platform local`: two epochs of two functions (four under some faults)
 behind Lambda's API, S3 and Redis. Into each run one kind of fault is injected; one that does not end is
