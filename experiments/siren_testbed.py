@@ -418,8 +418,8 @@ easier than its own of 0.055, which `--own-targets` takes. Intervals are 95% boo
 
 ## Time at the same cost
 
-For each of Siren's bills the fastest of the clusters that cost no more. Below 1 Siren is faster, above 1
-slower.
+For each of Siren's bills the fastest of the clusters that cost no more. Below 1 Siren is faster,
+above 1 slower. A run that does not reach the target counts with the time until its budget was used up.
 
 {same}
 **What it shows.** {shows}
