@@ -220,7 +220,7 @@ def round_s(world: World, parameters: int, functions: int) -> float:
 
 
 def published() -> list[Published]:
-    """Facts/aws.md section 3 and facts/systems.md section 2 beside the laws."""
+    """What others and we measured, each with who did (`Published.source`), beside the laws."""
     now, then = load_world("aws-2026"), load_world("lambdaml-2021")
 
     def pace(small: int, large: int) -> float:

@@ -45,7 +45,7 @@ Floats = NDArray[np.float64]
 
 WORLD = "aws-2026"
 FAILURE = 2.0
-"""A failure counts as so many mean times of the grid search's choice (DESIGN 6.8)."""
+"""A failure counts as so many mean times of the grid search's choice, as in docs/howto/evaluate.md."""
 
 GRID, PAYING, TOLD, ALONE = "grid", "paying", "told", "alone"
 NAMES = {

@@ -33,7 +33,7 @@ from siren.workloads.spec_file import load_spec
 from siren.worlds import World, load_world
 
 _REDIS_RULES = ("additive", "staleness")
-"""Rules that add atomically, which S3 cannot (DESIGN section 4)."""
+"""Rules that add atomically, which S3 cannot (docs/explanation/hsp.md)."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ NODES = BOOK.cache_nodes(REGION)
 
 
 def item(usagetype: str, tiers: list[tuple[str, str, str]], **attributes: str) -> str:
-    """An item of PriceList in the documented format (facts/aws.md 4)."""
+    """An item of PriceList as `GetProducts` gives it (`pricing` in botocore 1.44.5)."""
     dimensions = {
         f"SKU.JRTCKXETXF.{i}": {
             "unit": "unit",

@@ -15,8 +15,8 @@ HIGGS_ROWS = 11_000_000
 """Rows of HIGGS (UCI repository)."""
 
 SECONDS_PER_ROW = 80.0 * 10 / (10 * HIGGS_ROWS)
-"""Logistic regression on HIGGS with 10 Lambda functions, 10 epochs: 80 s of compute (LambdaML, SIGMOD 2021,
-recalled: facts/systems.md b.2)."""
+"""Logistic regression on HIGGS with 10 Lambda functions, 10 epochs: 80 s of compute (LambdaML, SIGMOD 2021;
+recalled, not read again)."""
 
 BYTES_PER_ROW = 116
 """As in workloads/logreg-higgs."""

@@ -19,7 +19,7 @@ Singles = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 FAILURE_RATIO = 2.0
-"""A failure counts as twice the reference time (DESIGN 6.8)."""
+"""A failure counts as twice the reference time, as in evaluations (docs/howto/evaluate.md)."""
 
 RESAMPLES = 2000
 """Bootstrap samples behind an interval."""

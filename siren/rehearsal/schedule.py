@@ -12,7 +12,7 @@ LONGEST_LADDER, TRIALS_LEAST = 0.85, 12
 
 EPISODES = 8
 """Whole episodes that there should be time for, else a sub-sample is taken: a ladder and a few trials.
-Forty (facts/scheduling.md A4) let agents be judged too; with fewer the fall-back is the answer."""
+Forty let agents be judged too (60 generated jobs, in a prototype); with fewer the fall-back is the answer."""
 
 EPOCHS = 10
 """Epochs that an unknown job is taken to need."""

@@ -16,7 +16,8 @@ from siren.rehearsal.workers import Workers
 from siren.simulator.observation import NAMES
 
 INPUTS = ("log_gap", "rose", "rises", "affordable_over_needed", "gap_over_floor")
-"""Entries of the observation that move n; with the bias they were enough in facts/scheduling.md A1."""
+"""Entries of the observation that move n; with the bias, six of the eight terms of a prototype's
+search, whose speed-up over the best fixed n was 1.08 on 60 generated jobs with real SGD."""
 
 MEMORY_INPUTS = ("log_gap",)
 """And those that move m."""

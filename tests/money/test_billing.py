@@ -48,7 +48,7 @@ def requests_usd(requests: int, *, free: bool) -> Decimal:
 
 @pytest.mark.parametrize(
     ("duration_ms", "init_ms", "expected"),
-    [  # facts/aws.md 1.2: log lines of 2026-10-08, 2026-03 (2) and 2021-10
+    [  # REPORT lines of 2026-10-08, 2026-03 (2) and 2021-10
         (3923.569, 145.399, 4069),
         (2.32, 565.67, 568),
         (86.19, 2156.57, 2243),
@@ -166,7 +166,7 @@ def test_an_impossible_granularity_is_refused(bad: int) -> None:
         billed_ms(1.0, granularity_ms=bad)
 
 
-# --- AWS's worked examples (PAGE, facts/aws.md 1.2) ---
+# --- AWS's worked examples (AWS Lambda pricing page, 2026) ---
 
 
 def test_page_example_of_three_million_requests() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from siren.platforms.endpoint.settings import VCPU_MB
 from siren.units import BYTES_PER_MB
 
-# Lambda throttles in windows of 20 ms (facts/aws.md 1.3: pwrdrvr/lambda-throttling, 2025-03).
+# Lambda throttles in windows of 20 ms (pwrdrvr/lambda-throttling, 2025-03).
 PERIOD_US = 20_000
 # The kernel takes no quota below 1 ms (Documentation/scheduler/sched-bwc.rst).
 LEAST_QUOTA_US = 1000

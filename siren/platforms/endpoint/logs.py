@@ -47,7 +47,11 @@ def round_ms(duration_s: float) -> float:
 
 
 class TextLog:
-    """The plain format (facts/aws.md 1.6; INIT_START, INIT_REPORT and Status as seen in public logs)."""
+    """The plain format.
+
+    REPORT is as aws-lambda-power-tuning 4.4.0 and maxday/lambda-perf read it; INIT_START, INIT_REPORT and
+    Status are as seen in public logs.
+    """
 
     name = "Text"
 
@@ -88,7 +92,7 @@ class TextLog:
 
 
 class JsonLog:
-    """The JSON format: platform events of the Telemetry API's schema (facts/aws.md 1.6)."""
+    """The JSON format: platform events of the Telemetry API's schema (Lambda developer guide)."""
 
     name = "JSON"
 

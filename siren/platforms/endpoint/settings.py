@@ -8,7 +8,7 @@ from pathlib import Path
 
 from siren.units import BYTES_PER_MB
 
-# Limits of standard functions, from facts/aws.md 1.3: AWS's quota pages, as of 2026-11-22.
+# Limits of standard functions: AWS's quota pages and botocore 1.44.5, as of 2026-11-22.
 MEMORY_MB = (128, 10_240)
 TIMEOUT_S = (1, 900)
 VCPU_MB = 1769

@@ -32,7 +32,8 @@ CONNECT_S = 10.0
 IN_FLIGHT = 2000
 """Connections at once, and with them sockets; a request above that waits for one."""
 _NOT_RUN = frozenset({409, 429})
-"""Refused before it ran, and not billed: throttled, or the function is being changed (facts/aws.md 1.2)."""
+"""Refused before it ran: throttled, or the function is being changed. Neither is billed
+(recalled; no page of AWS was read that says so)."""
 _SERVER_ERROR = 500
 _NOT_READY = frozenset(
     {
