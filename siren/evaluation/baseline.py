@@ -36,7 +36,7 @@ Ints = NDArray[np.int64]
 Candidate = TypeVar("Candidate")
 
 FAILURE = 2.0
-"""A failure counts as so many mean times of the baseline (DESIGN 6.8)."""
+"""A failure counts as so many mean times of the baseline (docs/howto/evaluate.md)."""
 
 SCOUT_EPOCHS = 40
 """Epochs that a count is followed for."""

@@ -23,7 +23,7 @@ SCOUT_COUNT = 4
 """Runs of every count of functions on the ladder."""
 
 SELECT_COUNT = 24
-"""Episodes that a baseline is chosen on: a choice on 8 looks 2-7% worse than it is (DESIGN 6.7)."""
+"""Episodes that a baseline is chosen on: in a prototype a choice on 8 looked 2-7% worse than it was."""
 
 MOST_REPORT = 1_000_000
 """More seeds than anybody reports."""

@@ -1,4 +1,4 @@
-"""How an epoch's samples are divided over functions: fixed quotas (DESIGN section 4)."""
+"""How an epoch's samples are divided over functions: fixed quotas (docs/explanation/hsp.md)."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ def billed_ms(
 ) -> int:
     """Billed milliseconds of one invocation: ONE ceiling over the sum of init and duration.
 
-    Two log lines decide against two ceilings: 3923.569 + 145.399 ms is billed as 4069 ms (2026-10-08)
-    and 2.32 + 565.67 as 568 (2026-03); facts/aws.md 1.2. INIT is billed for every package since
-    2025-08-01 (AWS Compute Blog, 2025-04-29); the granularity is 1 ms since 2020-12, 100 ms before.
+    Two REPORT lines decide against two ceilings: 3923.569 + 145.399 ms is billed as 4069 ms (2026-10-08)
+    and 2.32 + 565.67 as 568 (2026-03). INIT is billed for every package since 2025-08-01 (AWS Compute
+    Blog, 2025-04-29); the granularity is 1 ms since 2020-12, 100 ms before.
 
     A float stands for its shortest text (`repr`): 0.1 + 0.2 is 0.3 here, so no binary rounding adds
     a millisecond. Exact, through integers.

@@ -36,16 +36,16 @@ __all__ = [
 ]
 
 FREE_EPHEMERAL_MB = 512
-"""/tmp that every function has for nothing (PAGE, 2026)."""
+"""/tmp that every function has for nothing (AWS Lambda pricing page, 2026)."""
 ASYNC_FIRST_BYTES = 256 * 1024
 ASYNC_CHUNK_BYTES = 64 * 1024
-"""An event is one request up to 256 KB, one more for each started 64 KB (PAGE, 2026)."""
+"""An event is one request up to 256 KB, one more for each started 64 KB (AWS Lambda pricing page, 2026)."""
 PROVISIONED_ROUNDING_S = 300
-"""Provisioned concurrency is billed in started 5 minutes (PAGE, 2026)."""
+"""Provisioned concurrency is billed in started 5 minutes (AWS Lambda pricing page, 2026)."""
 SNAPSTART_MIN_S = 10800
-"""A published version's snapshot is billed for 3 hours at least (PAGE, 2026)."""
+"""A published version's snapshot is billed for 3 hours at least (AWS Lambda pricing page, 2026)."""
 STREAM_FREE_MB = 6
-"""Streamed megabytes per request that cost nothing (PAGE, 2026)."""
+"""Streamed megabytes per request that cost nothing (AWS Lambda pricing page, 2026)."""
 BYTES_PER_GB = BYTES_PER_MB * MB_PER_GB
 
 
@@ -56,7 +56,7 @@ def times(quantity: int | Decimal, usd: Decimal) -> Decimal:
 
 
 def gb_seconds(memory_mb: int, billed_ms: int) -> Decimal:
-    """GB-seconds of `billed_ms` milliseconds at `memory_mb` MB; GB = MB/1024 (PAGE, 2026)."""
+    """GB-seconds of `billed_ms` milliseconds at `memory_mb` MB; GB = MB/1024 (Lambda pricing page, 2026)."""
     with exact():
         return (
             Decimal(check_count(memory_mb, "memory_mb"))
@@ -69,7 +69,7 @@ def ephemeral_gb_s(ephemeral_mb: int, billed_ms: int) -> Decimal:
     """GB-seconds of /tmp above the free 512 MB.
 
     Seconds times GB over 512 MB, whatever the memory size is: infracost multiplies by the GB-seconds
-    of memory instead, which is right at 1,024 MB only (facts/aws.md 4).
+    of memory instead, which is right at 1,024 MB only (its commit 95ba4f4, 2026-08-21).
 
     Args:
         ephemeral_mb: Size of /tmp.
@@ -107,8 +107,8 @@ def highest_price(tiers: Sequence[PriceTier], used: Decimal) -> Decimal:
 def net_of_free(quantity: Decimal, free: Decimal) -> Decimal:
     """What is left to bill of a month's quantity after its free tier.
 
-    The free tier (1e6 requests and 400,000 GB-s a month, PL919) belongs to the account as a whole, so
-    Siren's bills never take it off; this is for comparing with an invoice.
+    The free tier (1e6 requests and 400,000 GB-s a month; price list of 2026-09-19) belongs to the
+    account as a whole, so Siren's bills never take it off; this is for comparing with an invoice.
     """
     with exact():
         return max(ZERO, quantity - free)
@@ -117,7 +117,7 @@ def net_of_free(quantity: Decimal, free: Decimal) -> Decimal:
 def async_requests(event_bytes: int) -> int:
     """Requests that one asynchronous event is billed as: 1, and 1 for each started 64 KB above 256 KB.
 
-    A 1 MB event is 13 requests (PAGE, 2026).
+    A 1 MB event is 13 requests (AWS Lambda pricing page, 2026).
     """
     over = max(0, check_count(event_bytes, "event_bytes") - ASYNC_FIRST_BYTES)
     return 1 + -(-over // ASYNC_CHUNK_BYTES)
@@ -144,7 +144,7 @@ def traffic_usd(traffic_bytes: int, usd_per_gb: Decimal) -> Decimal:
 
 
 def provisioned_gb_s(environments: int, memory_mb: int, configured_s: float | Decimal) -> Decimal:
-    """GB-seconds of provisioned concurrency, each environment in started 5 minutes (PAGE, 2026)."""
+    """GB-seconds of provisioned concurrency, each environment in started 5 minutes (pricing page, 2026)."""
     periods = math.ceil(exact_quantity(configured_s, "configured_s") / PROVISIONED_ROUNDING_S)
     return gb_seconds(memory_mb, environments * periods * PROVISIONED_ROUNDING_S * MS_PER_S)
 
@@ -152,7 +152,7 @@ def provisioned_gb_s(environments: int, memory_mb: int, configured_s: float | De
 def snapstart_usd(
     memory_mb: int, cached_s: int, restores: int, *, cache_usd_per_gb_s: Decimal, restore_usd_per_gb: Decimal
 ) -> tuple[Decimal, Decimal]:
-    """Dollars for keeping one version's snapshot and for restoring it (Python 3.12+; PL919, PAGE).
+    """Dollars for keeping one version's snapshot and for restoring it (Python 3.12+; price list, 2026-09-19).
 
     Args:
         memory_mb: Memory of the function.
@@ -167,7 +167,7 @@ def snapstart_usd(
 
 
 def streamed_gb(responses: int, megabytes: int) -> Decimal:
-    """Billed GB of `responses` streamed answers of `megabytes` MB each: 6 MB of each are free (PAGE)."""
+    """Billed GB of `responses` streamed answers of `megabytes` MB each: 6 MB of each are free."""
     if megabytes < 0:
         raise LedgerError(f"a response of {megabytes} MB: give 0 or more")
     with exact():

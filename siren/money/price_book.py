@@ -16,12 +16,12 @@ from siren.errors import PriceError, RunFolderError
 from siren.money.amounts import ZERO, usd_text
 
 SHIPPED_BOOK = Path(__file__).parent / "data" / "aws_prices.json"
-"""Written from facts/aws_prices.json of 2026-11-22: its 113 prices, billing rules and memory limits."""
+"""113 prices, billing rules and memory limits, compiled on 2026-11-22; the file gives each one's source."""
 FORMAT = 1
 RULE_PREFIXES = ("lambda.async.", "lambda.billing.", "lambda.free_tier.", "lambda.limit.")
 """Entries that are AWS's rules and hold in every region."""
 _ALIASES = {"x86": "x86", "x86_64": "x86", "arm64": "arm64"}
-"""AWS's API says x86_64, its price list names x86 by leaving the suffix out (facts/aws.md 4)."""
+"""AWS's API says x86_64, the usage types of its price list (2026-09) name x86 by leaving `-ARM` out."""
 _TIER = re.compile(r"\.tier([1-9])\.")
 
 Confidence = Literal["H", "M", "L"]
@@ -37,7 +37,8 @@ class PriceEntry:
         unit: E.g. "USD/GB-s".
         source: Where it was read.
         as_of: Date of the source: YYYY, YYYY-MM or YYYY-MM-DD.
-        confidence: H, M or L (facts/aws.md).
+        confidence: H (from AWS, or two sources that agree, at most a year old), M (one good source, or one to
+            two years old) or L (weak, older or recalled).
         tier_from: Monthly quantity at which a tier starts; None where there are no tiers.
         tier_to: Where it ends; None for the last tier.
         note: Remark of the source, or empty.
@@ -261,7 +262,7 @@ def check_memory_mb(memory_mb: int, memory_range_mb: tuple[int, int] = (128, 102
     """Return a memory size that AWS Lambda offers.
 
     Siren checks this because the API model accepts up to 32,768 MB, which only managed instances
-    have (facts/aws.md 1.3, botocore 1.44.5).
+    have (botocore 1.44.5; Lambda developer guide, quotas).
 
     Args:
         memory_mb: MB, in steps of 1.

@@ -1,7 +1,8 @@
 """Reads current prices from the AWS Price List service through a boto3 `pricing` client.
 
-The queries and what their answers look like: facts/aws.md 4 (botocore 1.44.5). Each item of
-`PriceList` is a JSON string; prices are decimal strings in terms.OnDemand.*.priceDimensions.*.
+The queries and what their answers look like: `pricing` in botocore 1.44.5, AWS's bulk files of
+2026-09. Each item of `PriceList` is a JSON string; prices are decimal strings in
+terms.OnDemand.*.priceDimensions.*.
 What AWS does not list under a key of the snapshot (rules, logs, EC2) is left as it is.
 """
 

@@ -67,9 +67,9 @@ class EpochBounds:
         memory_mb: Their memory.
         timeout_s: The platform's own limit per invocation (on Lambda the version's Timeout).
         max_init_s: Longest initialisation billed beside it (10 on Lambda: a longer one starts again
-            within the timeout, facts/aws.md 1.3).
+            within the timeout; Lambda developer guide).
         retries: Repeats per invocation of calls that did not run (throttled, refused): a request
-            each, no duration (facts/aws.md 1.2).
+            each, no duration (recalled; no page of AWS was read that says so).
         reruns: Repeats per invocation of calls that did run, or may have (a lost response): request
             and duration again.
         spares: Repeats of that kind beside those, of any of the functions; their requests are among the

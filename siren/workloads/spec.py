@@ -56,7 +56,7 @@ class TrainingSpec(_Section):
     Attributes:
         target_loss: Held-out loss at which the job is done.
         samples_per_epoch: S, samples in one pass; 0 means the whole training set.
-        batch_rule: `constant` or `split` (DESIGN section 4).
+        batch_rule: `constant` or `split` (docs/explanation/hsp.md).
         batch_size: b, samples of one push under `constant`; it must divide S.
         pushes_per_function: k, pushes of one function in an epoch under `split`.
         update_rule: What a push does to the shared model.

@@ -1,4 +1,4 @@
-"""The laws of time and cost (DESIGN section 5), shared by the twin and by the simulator.
+"""The laws of time and cost (docs/explanation/laws.md), shared by the twin and by the simulator.
 
 Plain functions over numbers or arrays: `functions` (n) and `memory_mb` (m) may be arrays of any
 one shape, so that a whole grid of actions is predicted at once. The twin draws its noise from
@@ -40,7 +40,7 @@ RULES_OF_CHANNEL: dict[ChannelKind, frozenset[UpdateRule]] = {
     ChannelKind.REDIS: frozenset(UpdateRule) - {UpdateRule.CAS},
 }
 """Which update rule works over which channel. S3 has no atomic add, so `additive` and `staleness`
-need a store that adds in place (DESIGN section 4). Over such a store `cas` would add the same steps
+need a store that adds in place (docs/explanation/hsp.md). Over such a store `cas` would add the same steps
 with many requests instead of one."""
 
 BARRIER_RULES = frozenset({UpdateRule.AVERAGE, UpdateRule.SYNC})

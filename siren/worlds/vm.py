@@ -6,8 +6,8 @@ their cores, and all-reduce it. What a sample and a push take is what they take 
 (`siren.worlds.laws.Job`), so that only the platform differs. A user of machines may leave cores idle
 where dividing a mini-batch does not pay: the best number of cores counts.
 
-Billing is EC2's on demand (facts/aws.md 2.3): by the second from when the instances run, 60 s at least.
-How many epochs it takes follows from real gradients, not from these laws.
+Billing is EC2's on demand (price list of 2026-08-21): by the second from when the instances run, 60 s at
+least. How many epochs it takes follows from real gradients, not from these laws.
 """
 
 from __future__ import annotations
