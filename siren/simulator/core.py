@@ -26,8 +26,8 @@ Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 PENALTY = 2.5
-"""A failure costs so many reference times, and the share of progress that was left; with 1 agents
-collapse to failing at once (facts/scheduling.md, Q3 and second round)."""
+"""A failure costs so many reference times, and the share of progress that was left; with 1 a
+prototype's agents failed at once. experiments/LOG.md compares penalties ("training the shipped agent")."""
 
 EPOCH_REWARD_MIN = -3.0
 """No single epoch counts for more reference times than this, so that returns stay comparable."""

@@ -3,7 +3,7 @@
     loss = (g2 b_w + g3) sqrt((R + g4) n) / (j + g1) + g5
 
 with n workers of weighted mean batch b_w and heterogeneity R, and j updates over all of them (spotDNN,
-README of its repository; facts/systems.md c.5). With excess x = loss - g5 and C = (g2 b_w + g3)
+README of its repository). With excess x = loss - g5 and C = (g2 b_w + g3)
 sqrt((R + g4) n), K more updates give 1 / x' = 1 / x + K / C, which also serves when n changes
 between epochs: the law has no state but the loss.
 """
@@ -54,7 +54,7 @@ class SpotDnn:
 
 
 RESNET110 = SpotDnn(offset=876.5, per_sample=-0.2, scale=2507.6, heterogeneity=1.0, lowest=0.5)
-"""ResNet-110 on CIFAR-100, as published by spotDNN with equal workers (facts/systems.md c.5)."""
+"""ResNet-110 on CIFAR-100, as spotDNN's repository gives it for equal workers."""
 
 
 def mean_excess(excess: float, progress: Floats, epochs: int) -> Floats:

@@ -41,7 +41,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MODES = 16
-"""Modes of a job (facts/scheduling.md, second round)."""
+"""Modes of a job; how well so many predict real SGD is in docs/convergence.md."""
 
 AMPLITUDE_MAX = 8.0
 """Modes are held inside this multiple of sqrt(e0): real losses grow linearly where a square explodes."""

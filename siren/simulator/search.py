@@ -26,7 +26,7 @@ from siren.types import Action
 Floats = NDArray[np.float64]
 
 FAILURE = 2.0
-"""A failure counts as so many reference times (DESIGN 6.8)."""
+"""A failure counts as so many reference times (docs/howto/evaluate.md)."""
 
 OPTIMISM = 1.02
 """What a candidate needs may exceed the budget by this: bills vary."""

@@ -20,7 +20,7 @@ Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 FUNCTIONS_SPAN = 2.0
-"""Actions reach from n_ref e^-2 to n_ref e^2 (DESIGN 6.4; facts/scheduling.md, second round)."""
+"""Actions reach from n_ref e^-2 to n_ref e^2 (docs/explanation/rehearsal.md)."""
 
 MEMORY_SPAN = float(np.log(4.0))
 """And from m_ref / 4 to 4 m_ref."""
