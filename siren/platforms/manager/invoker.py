@@ -12,6 +12,7 @@ import asyncio
 import enum
 import ipaddress
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Coroutine
@@ -65,6 +66,8 @@ _KEEPALIVE_IDLE_S, _KEEPALIVE_EVERY_S = 60, 30
 """A connection says nothing while its function runs, for up to 15 minutes; NAT gateways drop what is idle
 for 350 s (Amazon VPC user guide, NAT gateways), and networks may do it sooner."""
 _SHOWN = 300
+_USER = re.compile(r"//[^/\s]*@")
+"""User and password in a URL."""
 
 Result = TypeVar("Result")
 
@@ -336,4 +339,5 @@ def _seconds(text: object) -> float:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__} {error}".strip()[:_SHOWN]
+    """What an error says, in one line, without the password of a proxy whose URL it names."""
+    return _USER.sub("//", f"{type(error).__name__} {error}".strip())[:_SHOWN]

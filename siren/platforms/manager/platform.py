@@ -94,6 +94,7 @@ class FunctionPlatform:
         self._data: DataRef | None = None
         self._open: _Connected | None = None
         self._warm: dict[tuple[int, int], tuple[int, float]] = {}
+        self._told_what_stays = False
 
     def start(self) -> tuple[float, float]:
         """See `Platform.start`; also refuses what only real functions cannot do.
@@ -195,7 +196,8 @@ class FunctionPlatform:
             accuracy=accuracy,
             traffic=staging.traffic.since(before),
             left_s=time.monotonic() - began if removed else KEPT_S,
-            standing_s=self._standing_s,
+            # This machine's clock may be behind that of the one where the run began.
+            standing_s=max(self._standing_s, self._clock_s + duration_s),
         )
         return self._advance(course)
 
@@ -225,6 +227,12 @@ class FunctionPlatform:
         assert self._open is not None
         statuses = [status for member in outcome.members for status in member.statuses]
         gone = self._open.staging.remove(objects_of(task, statuses))
+        if not gone and not self._told_what_stays:
+            self._told_what_stays = True
+            self.tell(
+                f"S3 did not remove what epoch {task.epoch} left in the bucket, and it is charged for 31 "
+                "days: see whether you have s3:DeleteObject, as `python -m siren.deploy --print-policy` says"
+            )
         return gone and len(statuses) == outcome.used.requests
 
     def _unlaunched(self, plan: EpochPlan, traffic: Traffic, began: float) -> Usage:
@@ -332,7 +340,9 @@ class FunctionPlatform:
         """See `Platform.restore`."""
         self._params = np.array(tensors["params"], np.float32)
         self._epoch, self._clock_s = int(state["epoch"]), float(state["clock_s"])
-        self._began_unix = state["began_unix"] or self._began_unix
+        now = time.time()
+        # Run folders from before this was kept: it is as long ago as their clock says, at least.
+        self._began_unix = state.get("began_unix") or min(self._began_unix or now, now - self._clock_s)
 
     def close(self) -> None:
         """See `Platform.close`."""

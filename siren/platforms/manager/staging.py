@@ -148,7 +148,9 @@ class Staging:
             except (BotoCoreError, ClientError) as error:
                 log.info("%d objects of %s stay: %s", len(some), self._run, error)
                 return False
-            gone = gone and not answer.get("Errors")
+            if errors := answer.get("Errors"):
+                log.info("%d objects of %s stay: %s", len(errors), self._run, errors[0].get("Code"))
+                gone = False
         return gone
 
 

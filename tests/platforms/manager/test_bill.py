@@ -14,6 +14,7 @@ from siren.channels import objects
 from siren.channels.objects import Origin
 from siren.errors import PlatformError
 from siren.money.pricer import RunTotals
+from siren.platforms.local import LocalSite
 from siren.platforms.manager.clients import s3_client
 from siren.platforms.manager.platform import FunctionPlatform
 from siren.platforms.manager.staging import Staging, objects_of
@@ -23,7 +24,7 @@ from siren.worlds import real
 from siren.worlds.costing import Costing
 from siren.worlds.real import ANSWER_BYTES, KEPT_S
 from tests.platforms.manager.test_crew import status, task
-from tests.platforms.manager.test_platform import bill_is_covered, started, subject_of
+from tests.platforms.manager.test_platform import bill_is_covered, job, started, subject_of
 
 TWO = Action(2, 1769)
 
@@ -132,6 +133,32 @@ def test_the_cache_is_billed_from_when_the_run_first_began(site, tiny_folder):
     totals = RunTotals().after(first)
     hours = subject.costing.pricer.price_epoch(second, previous=totals)["cache"]
     assert hours == 3 * subject.costing.pricer.cache_usd_per_h
+
+
+def test_a_run_folder_that_does_not_say_when_the_run_began_is_gone_on_with(tiny_folder):
+    workload, costing = job(tiny_folder)
+    platform = FunctionPlatform(workload, costing, 7, LocalSite(tiny_folder, environments=1), "Old Run")
+    platform.restore({"params": platform.params}, {"epoch": 2, "clock_s": 7200.0})
+    assert platform.save()[1]["began_unix"] == pytest.approx(time.time() - 7200, abs=600)
+    assert 0 <= platform.idle_s < 600
+
+
+def test_what_s3_does_not_remove_is_told_once_and_hours_count_on_a_clock_that_is_behind(
+    site, tiny_folder, monkeypatch
+):
+    subject = subject_of(site, tiny_folder)
+    monkeypatch.setattr(Staging, "remove", lambda *_: False)
+    told: list[str] = []
+    with started(subject) as platform:
+        platform.tell = told.append
+        tomorrow = time.time() + 24 * 3600
+        platform.restore({"params": platform.params}, {"epoch": 0, "clock_s": 3600.0, "began_unix": tomorrow})
+        plan = subject.plan(TWO)
+        reports = [platform.run_epoch(plan) for _ in range(2)]
+    for report, began_s in zip(reports, (3600.0, 3600.0 + reports[0].duration_s), strict=True):
+        assert report.usage.cache_s == pytest.approx(began_s + report.duration_s)
+        assert report.usage.s3_gb_s > 0
+    assert sum("s3:DeleteObject" in text for text in told) == 1
 
 
 def test_removals_are_counted_and_what_stays_is_told(site, monkeypatch):

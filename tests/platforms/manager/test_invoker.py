@@ -314,13 +314,15 @@ def test_a_proxy_that_does_not_connect_did_not_let_it_run(server, backend, monke
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{server.port}")
+        monkeypatch.setenv(name, f"http://user:pass-word@127.0.0.1:{server.port}")
     invoker = Invoker(replace(backend, lambda_url="https://lambda.example"))
     try:
         answer = invoke(invoker)
     finally:
         invoker.close()
     assert (answer.fate, answer.unreachable) == (Fate.REFUSED, True)
+    assert f"//127.0.0.1:{server.port}" in answer.detail
+    assert "pass-word" not in answer.detail
 
 
 def test_a_request_that_breaks_lambdas_model_is_not_sent(server, invoker):
