@@ -19,11 +19,12 @@ resource "aws_vpc" "this" {
   }
 }
 
+# One zone: what functions and the cache send each other across zones would be billed.
 resource "aws_subnet" "this" {
-  count                = local.redis ? 2 : 0
+  count                = local.redis ? 1 : 0
   vpc_id               = aws_vpc.this[0].id
-  cidr_block           = cidrsubnet(aws_vpc.this[0].cidr_block, 4, count.index)
-  availability_zone_id = sort(data.aws_availability_zones.this[0].zone_ids)[count.index]
+  cidr_block           = cidrsubnet(aws_vpc.this[0].cidr_block, 4, 0)
+  availability_zone_id = sort(data.aws_availability_zones.this[0].zone_ids)[0]
 
   tags = {
     Name = "${var.name}-cache"

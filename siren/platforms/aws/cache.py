@@ -144,7 +144,7 @@ class Cache:
                 "create_cache_subnet_group",
                 CacheSubnetGroupName=self.name,
                 CacheSubnetGroupDescription="Siren",
-                SubnetIds=list(ids.subnets),
+                SubnetIds=[ids.subnet],
                 Tags=tags,
             )
         self._make(

@@ -140,11 +140,7 @@ class Function:
         if self._network is not None:
             ids = self._network.ids()
             # None is no configuration: what the function has differs until the network is there.
-            vpc = (
-                None
-                if ids is None
-                else {"SecurityGroupIds": [ids.security_group], "SubnetIds": list(ids.subnets)}
-            )
+            vpc = ids.vpc_config if ids else None
         return {
             "Runtime": self._code.target.runtime,
             "Handler": HANDLER,

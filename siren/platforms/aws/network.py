@@ -1,4 +1,4 @@
-"""The VPC of a deployment with a cache: two private subnets, a way to S3, nothing to the internet."""
+"""The VPC of a deployment with a cache: a private subnet, a way to S3, nothing to the internet."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from siren.platforms.aws.part import tag_list
 from siren.platforms.aws.policies import endpoint_policy
 
 VPC_CIDR = "10.83.0.0/16"
-SUBNET_CIDRS = ("10.83.0.0/20", "10.83.16.0/20")
-"""Two zones: what a function's VPC configuration and a cache's subnet group are advised to have."""
+SUBNET_CIDR = "10.83.0.0/20"
+"""One subnet, and with it one zone. What functions and a cache in different zones send each other costs
+$0.01 per GB each way (price book, `transfer.cross_az`), and no ledger would know it; one node is in one zone
+anyway."""
 REDIS_PORT = 6379
 INTERFACES_S = 45 * 60.0
 """Lambda removes the network interfaces of a deleted function within 20 minutes, in some cases later."""
@@ -27,12 +29,17 @@ class NetworkIds:
     """What the function and the cache must name.
 
     Attributes:
-        subnets: IDs of the two subnets, sorted.
+        subnet: ID of the subnet.
         security_group: ID of the group that function and cache share.
     """
 
-    subnets: tuple[str, ...]
+    subnet: str
     security_group: str
+
+    @property
+    def vpc_config(self) -> dict[str, list[str]]:
+        """As a function's configuration names them."""
+        return {"SecurityGroupIds": [self.security_group], "SubnetIds": [self.subnet]}
 
 
 class Network:
@@ -56,7 +63,7 @@ class Network:
         vpc = self._vpc()
         if vpc is None:
             return None
-        found = [f"subnet {cidr}" for cidr in SUBNET_CIDRS if cidr not in self._subnets()]
+        found = [] if SUBNET_CIDR in self._subnets() else ["subnet"]
         endpoint = self._endpoint()
         if endpoint is None:
             found.append("S3 endpoint")
@@ -67,17 +74,19 @@ class Network:
 
     def ids(self) -> NetworkIds | None:
         """What others must name; None while something is missing."""
-        subnets, group = self._subnets(), self._group()
-        if len(subnets) < len(SUBNET_CIDRS) or group is None:
-            return None
-        return NetworkIds(tuple(sorted(subnets.values())), str(group["GroupId"]))
+        subnet, group = self._subnets().get(SUBNET_CIDR), self._group()
+        return None if subnet is None or group is None else NetworkIds(subnet, str(group["GroupId"]))
 
     def apply(self) -> None:
         """See `Part.apply`."""
         vpc = self._vpc() or self._create("vpc", "create_vpc", CidrBlock=VPC_CIDR)["Vpc"]
         vpc_id = str(vpc["VpcId"])
         self._api.wait("the VPC is available", lambda: self._available(vpc_id), 300.0, 2.0)
-        self._apply_subnets(vpc_id)
+        if SUBNET_CIDR not in self._subnets():
+            zone = self._zone()
+            self._create(
+                "subnet", "create_subnet", VpcId=vpc_id, CidrBlock=SUBNET_CIDR, AvailabilityZoneId=zone
+            )
         if self._endpoint() is None:
             self._create(
                 "vpc-endpoint",
@@ -114,12 +123,6 @@ class Network:
             self._remove("delete_subnet", SubnetId=subnet)
         self._remove("delete_vpc", VpcId=vpc["VpcId"])
 
-    def _apply_subnets(self, vpc_id: str) -> None:
-        existing = self._subnets()
-        for cidr, zone in zip(SUBNET_CIDRS, self._zones(), strict=True):
-            if cidr not in existing:
-                self._create("subnet", "create_subnet", VpcId=vpc_id, CidrBlock=cidr, AvailabilityZoneId=zone)
-
     def _apply_group(self, vpc_id: str) -> None:
         group = self._group()
         if group is None:
@@ -139,20 +142,18 @@ class Network:
             "ec2", "authorize_security_group_ingress", GroupId=group["GroupId"], IpPermissions=[rule]
         )
 
-    def _zones(self) -> list[str]:
-        """IDs of the zones to use.
+    def _zone(self) -> str:
+        """ID of the zone to use.
 
-        An ID means the same zone for every account, a name does not. The first ones of a region have all
-        node types, which cannot be said of us-east-1's use1-az3.
+        An ID means the same zone for every account, a name does not. The first one of a region has all node
+        types, which cannot be said of us-east-1's use1-az3.
         """
         filters = [{"Name": "zone-type", "Values": ["availability-zone"]}]
         zones = self._api.call("ec2", "describe_availability_zones", Filters=filters)["AvailabilityZones"]
-        ids = sorted(zone["ZoneId"] for zone in zones if zone["State"] == "available")
-        if len(ids) < len(SUBNET_CIDRS):
-            raise PlatformError(
-                f"{self._names.region} has {len(ids)} zones for two subnets: choose another --region"
-            )
-        return ids[: len(SUBNET_CIDRS)]
+        ids = sorted(str(zone["ZoneId"]) for zone in zones if zone["State"] == "available")
+        if not ids:
+            raise PlatformError(f"{self._names.region} has no zone for a subnet: choose another --region")
+        return ids[0]
 
     def _main_route_table(self, vpc_id: str) -> str:
         filters = [{"Name": "vpc-id", "Values": [vpc_id]}, {"Name": "association.main", "Values": ["true"]}]

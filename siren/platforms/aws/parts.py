@@ -10,7 +10,7 @@ from siren.platforms.aws.cache import Cache
 from siren.platforms.aws.function import Function
 from siren.platforms.aws.log_group import LogGroup
 from siren.platforms.aws.names import Names
-from siren.platforms.aws.network import SUBNET_CIDRS, VPC_CIDR, Network
+from siren.platforms.aws.network import VPC_CIDR, Network
 from siren.platforms.aws.part import Part, Settings
 from siren.platforms.aws.role import Role
 from siren.platforms.aws.versions import PublishedVersions, describe
@@ -65,7 +65,7 @@ def details(settings: Settings, package: Package) -> Mapping[str, str]:
         "bucket": f"private, encrypted, TLS only; objects of runs expire after {settings.run_days} days",
         "log group": f"kept for {settings.log_days} days",
         "role": "reads data/, reads and writes runs/, writes its log" + (", joins the VPC" * settings.redis),
-        "network": f"VPC {VPC_CIDR}, {len(SUBNET_CIDRS)} private subnets, S3 endpoint, security group",
+        "network": f"VPC {VPC_CIDR}, a private subnet in one zone, S3 endpoint, security group",
         "cache": f"one {settings.cache_node} node, reached only by the function; refuses writes when full",
         "function": f"{target}, {size}, {compiled}; at most {settings.concurrency} at once",
         "versions": "; ".join(map(describe, settings.versions)),

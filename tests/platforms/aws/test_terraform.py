@@ -14,7 +14,7 @@ import pytest
 from siren.platforms.aws.cache import ENGINE, ENGINE_VERSION, FAMILY, PARAMETERS
 from siren.platforms.aws.function import ENVIRONMENT
 from siren.platforms.aws.names import BUCKET_TAG, CHANNEL_TAG, REDIS_TAG, TAG, Names
-from siren.platforms.aws.network import REDIS_PORT, SUBNET_CIDRS, VPC_CIDR
+from siren.platforms.aws.network import REDIS_PORT, SUBNET_CIDR, VPC_CIDR
 from siren.platforms.aws.policies import (
     WORKER_POLICY,
     Document,
@@ -76,8 +76,8 @@ def test_names_tags_and_constants_are_those_of_siren_deploy(text: str) -> None:
         assert re.search(rf'\b{key} *= "{value}"', text)
     assert f"local.redis ? {{ {REDIS_URL} = local.redis_url }} : {{}}" in text
     assert text.count(f"= {REDIS_PORT}") == 3
-    assert SUBNET_CIDRS == ("10.83.0.0/20", "10.83.16.0/20")  # cidrsubnet(VPC, 4, 0 and 1)
-    assert "cidrsubnet(aws_vpc.this[0].cidr_block, 4, count.index)" in text
+    assert SUBNET_CIDR == "10.83.0.0/20"  # cidrsubnet(VPC, 4, 0)
+    assert "cidrsubnet(aws_vpc.this[0].cidr_block, 4, 0)" in text
     names = Names("${var.name}", "${var.region}", "${data.aws_caller_identity.this.account_id}")
     for name in (names.bucket, names.function, names.role, names.log_group, names.cache):
         assert f'"{name}"' in text
