@@ -381,7 +381,8 @@ class RedisModel:
             except OutOfMemoryError as error:
                 raise StoreError(
                     f"Redis has no room for {self._name} ({error}): use a node with more memory or a smaller "
-                    "model, then run the epoch again"
+                    f"model, or wait {KEEP_S // 3600} h until what ended runs left there is gone, then run "
+                    "the epoch again"
                 ) from error
             except ResponseError as error:
                 if not str(error).startswith("BUSY "):
