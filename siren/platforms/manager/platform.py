@@ -340,9 +340,11 @@ class FunctionPlatform:
         """See `Platform.restore`."""
         self._params = np.array(tensors["params"], np.float32)
         self._epoch, self._clock_s = int(state["epoch"]), float(state["clock_s"])
-        now = time.time()
-        # Run folders from before this was kept: it is as long ago as their clock says, at least.
-        self._began_unix = state.get("began_unix") or min(self._began_unix or now, now - self._clock_s)
+        if "began_unix" in state:
+            self._began_unix = state["began_unix"] or self._began_unix
+        else:  # a run folder from before this was kept: it is as long ago as its clock says, at least
+            now = time.time()
+            self._began_unix = min(self._began_unix or now, now - self._clock_s)
 
     def close(self) -> None:
         """See `Platform.close`."""
