@@ -33,9 +33,13 @@ from rich.console import Console
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
-from siren.analysis.asynchrony import changed_costing as costing_of
-from siren.analysis.asynchrony import changed_workload as changed
-from siren.analysis.asynchrony import floor_limited_job, logistic_optimum, predicted_cliff
+from siren.analysis.asynchrony import (
+    changed_costing,
+    changed_workload,
+    floor_limited_job,
+    logistic_optimum,
+    predicted_cliff,
+)
 from siren.money.pricer import RunTotals
 from siren.twin.twin import Twin
 from siren.types import Action, ChannelKind, UpdateRule
@@ -115,7 +119,7 @@ def progress(workload: Workload, best: float, functions: int, seed: int, epochs:
         with np.errstate(over="ignore", invalid="ignore"):
             return workload.model.evaluate(params, data.train_features, data.train_labels)[0] - best
 
-    twin = Twin(workload, costing_of(workload, seconds_per_push=SECONDS_PER_PUSH), seed)
+    twin = Twin(workload, changed_costing(workload, seconds_per_push=SECONDS_PER_PUSH), seed)
     before = excess(twin.params)
     told = [twin.run_epoch(plan(functions)) for _ in range(epochs)]
     ratio = excess(twin.params) / before
@@ -207,7 +211,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
     def sweep(panel: str, jobs: dict[str, tuple[dict[str, Any], Sequence[int], int]]) -> None:
         rows = []
         for label, (training, functions, epochs) in jobs.items():
-            workload = changed(base, **training)
+            workload = changed_workload(base, **training)
             for n in track(
                 functions, description=f"({panel}) {label}", console=console, transient=True, disable=quiet
             ):
@@ -258,7 +262,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
 def split_panel(config: Config, console: Console) -> dict[str, Any]:
     """Panel (d). Schedules are chosen on seeds 0-7, everything is reported on seeds 100-123."""
     workload, best, curvature = floor_limited_job()
-    costing = costing_of(workload, seconds_per_sample=SECONDS_PER_SAMPLE)
+    costing = changed_costing(workload, seconds_per_sample=SECONDS_PER_SAMPLE)
     target = best + TARGET_GAP
     quiet = not console.is_terminal
     choose, tell = range(4 if config.fast else 8), range(100, 106 if config.fast else 124)

@@ -25,9 +25,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from siren.types import Usage
+if TYPE_CHECKING:
+    from siren.types import Usage
 
 
 class SirenError(Exception):

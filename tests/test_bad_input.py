@@ -19,7 +19,7 @@ from siren.run import RunConfig, main
 from siren.testing import tiny_model
 from siren.testing.crashes import Launcher
 from siren.testing.tiny import write_tiny_workload
-from siren.workloads.datasets import mnist
+from siren.workloads.datasets.sources import Sources
 
 SOURCE = Path(tiny_model.__file__).read_text(encoding="utf-8")
 PLAIN = SOURCE.partition("    @staticmethod")[0]
@@ -194,7 +194,7 @@ def test_a_data_set_that_does_not_match_its_checksum_is_fetched_again_then_refus
         fetched.append(name)
         return b"not what was published"
 
-    monkeypatch.setattr(mnist._Sources, "fetch", fetch)
+    monkeypatch.setattr(Sources, "fetch", fetch)
     settings = {"workload": "mlp-mnist"} if workload_is_given else {}
     code, stdout, stderr = in_process(budget="2", policy="greedy", **settings)
     assert (code, stdout) == (2, "")

@@ -20,7 +20,8 @@ from siren.testing import tiny_model
 from siren.testing.crashes import Launcher
 from siren.testing.tiny import write_tiny_workload
 from siren.types import StopReason
-from siren.workloads.datasets import DatasetUnavailableError, mnist
+from siren.workloads.datasets import DatasetUnavailableError
+from siren.workloads.datasets.sources import Sources
 from siren.workloads.registry import load_workload
 
 # fmt: off
@@ -327,7 +328,7 @@ def unreachable(self, name, progress) -> bytes:
 
 def test_without_mnist_the_default_job_is_digits_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("SIREN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(mnist._Sources, "fetch", unreachable)
+    monkeypatch.setattr(Sources, "fetch", unreachable)
     code, stdout, stderr = in_process(budget="0.50", policy="greedy", out=tmp_path / "run")
     assert (code, stderr) == (0, "")
     assert stdout.count("MNIST cannot be fetched here, so softmax-digits is trained") == 1
@@ -342,7 +343,7 @@ def test_without_mnist_the_default_job_is_digits_and_says_so(tmp_path, monkeypat
 
 def test_without_mnist_a_job_that_was_asked_for_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("SIREN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(mnist._Sources, "fetch", unreachable)
+    monkeypatch.setattr(Sources, "fetch", unreachable)
     code, stdout, stderr = in_process(budget="2", workload="mlp-mnist", policy="greedy", out=tmp_path / "run")
     assert (code, stdout) == (2, "")
     assert stderr.startswith("siren.run: MNIST cannot be fetched")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import physics
+from siren.analysis import asynchrony
 from siren.types import BatchRule, ChannelKind, UpdateRule
 
 SEEDS = (0, 1)
@@ -17,11 +18,11 @@ SEEDS = (0, 1)
 @functools.cache
 def job():
     """A logistic regression of 12,800 samples; its best training loss and largest curvature."""
-    data, _ = physics.floor_limited_data(12_800, inputs=10, heldout=200)
-    workload = physics.changed(
+    data, _ = asynchrony.floor_limited_data(12_800, inputs=10, heldout=200)
+    workload = asynchrony.changed_workload(
         physics.higgs(), data, samples_per_epoch=12_800, batch_size=32, channel=ChannelKind.MEMORY
     )
-    best, curvature = physics.newton(data.train_features, data.train_labels)
+    best, curvature = asynchrony.logistic_optimum(data.train_features, data.train_labels)
     loss, _ = workload.model.evaluate(best.astype(np.float32), data.train_features, data.train_labels)
     return workload, loss, curvature
 
@@ -29,14 +30,14 @@ def job():
 def ratio(functions: int, epochs: int = 2, **training) -> float:
     """Excess loss after an epoch over that before, geometric mean over epochs and seeds."""
     workload, best, _ = job()
-    changed = physics.changed(workload, **training)
+    changed = asynchrony.changed_workload(workload, **training)
     found = [physics.progress(changed, best, functions, seed, epochs).excess_ratio for seed in SEEDS]
     return float(np.exp(np.mean(np.log(found))))
 
 
 def lost(functions: int) -> float:
     workload, best, _ = job()
-    changed = physics.changed(workload, update_rule=UpdateRule.OVERWRITE, learning_rate=0.05)
+    changed = asynchrony.changed_workload(workload, update_rule=UpdateRule.OVERWRITE, learning_rate=0.05)
     return physics.progress(changed, best, functions, 0, 1).lost_share
 
 
@@ -60,7 +61,7 @@ def test_overwriting_makes_less_progress_the_more_functions_there_are():
 
 def test_additive_updates_make_the_same_progress_at_every_n_below_the_cliff():
     rate = 0.005
-    assert physics.predicted_cliff(rate, job()[2]) > 1000
+    assert asynchrony.predicted_cliff(rate, job()[2]) > 1000
     ratios = [ratio(n, epochs=1, learning_rate=rate) for n in (1, 4, 16, 64)]
     assert max(ratios) / min(ratios) < 1.15
     assert ratios[0] < 0.8
@@ -68,7 +69,7 @@ def test_additive_updates_make_the_same_progress_at_every_n_below_the_cliff():
 
 @pytest.mark.parametrize("rate", [0.2, 0.4])
 def test_additive_updates_diverge_beyond_the_predicted_cliff(rate):
-    cliff = physics.predicted_cliff(rate, job()[2])
+    cliff = asynchrony.predicted_cliff(rate, job()[2])
     assert 10 < cliff < 60
     alone = ratio(1, learning_rate=rate)
     assert ratio(round(cliff / 2), learning_rate=rate) < min(3 * alone, 0.3)
@@ -78,21 +79,21 @@ def test_additive_updates_diverge_beyond_the_predicted_cliff(rate):
 
 def test_the_cliff_goes_with_the_inverse_of_the_learning_rate():
     curvature = job()[2]
-    assert physics.predicted_cliff(0.2, curvature) - 1 == pytest.approx(
-        2 * (physics.predicted_cliff(0.4, curvature) - 1)
+    assert asynchrony.predicted_cliff(0.2, curvature) - 1 == pytest.approx(
+        2 * (asynchrony.predicted_cliff(0.4, curvature) - 1)
     )
-    n = round(1.5 * physics.predicted_cliff(0.4, curvature))
+    n = round(1.5 * asynchrony.predicted_cliff(0.4, curvature))
     assert ratio(n, learning_rate=0.4) > 2 * ratio(n, learning_rate=0.2)
 
 
 def test_damping_by_staleness_moves_the_cliff():
     rate, curvature = 0.4, job()[2]
-    cliff = physics.predicted_cliff(rate, curvature)
+    cliff = asynchrony.predicted_cliff(rate, curvature)
     n = round(2.5 * cliff)
     diverging = ratio(n, learning_rate=rate)
     assert diverging > 1
     scale = cliff
-    assert physics.predicted_cliff(rate, curvature, scale) > n
+    assert asynchrony.predicted_cliff(rate, curvature, scale) > n
     damped = ratio(n, learning_rate=rate, update_rule=UpdateRule.STALENESS, staleness_scale=scale)
     assert damped < 0.5 * diverging
     assert damped < 1
@@ -100,10 +101,10 @@ def test_damping_by_staleness_moves_the_cliff():
 
 def test_light_damping_moves_the_cliff_less_than_strong_damping():
     rate, curvature = 0.4, job()[2]
-    cliff = physics.predicted_cliff(rate, curvature)
-    marks = [physics.predicted_cliff(rate, curvature, s) for s in (math.inf, 4 * cliff, 1.5 * cliff)]
+    cliff = asynchrony.predicted_cliff(rate, curvature)
+    marks = [asynchrony.predicted_cliff(rate, curvature, s) for s in (math.inf, 4 * cliff, 1.5 * cliff)]
     assert marks == sorted(marks)
-    assert physics.predicted_cliff(rate, curvature, cliff / 2) == math.inf
+    assert asynchrony.predicted_cliff(rate, curvature, cliff / 2) == math.inf
     n = round(2.5 * cliff)
     ratios = [
         ratio(n, learning_rate=rate, update_rule=UpdateRule.STALENESS, staleness_scale=s)
@@ -125,9 +126,9 @@ SCHEDULES = {
 @functools.cache
 def arrivals() -> dict[str, list[physics.Arrival]]:
     """How each schedule came to the target, by seed; seeds that chose nothing."""
-    workload, best, _ = physics.floor_limited_job()
+    workload, best, _ = asynchrony.floor_limited_job()
     assert workload.spec.training.batch_rule is BatchRule.SPLIT
-    costing = physics.costing_of(workload, seconds_per_sample=physics.SECONDS_PER_SAMPLE)
+    costing = asynchrony.changed_costing(workload, seconds_per_sample=physics.SECONDS_PER_SAMPLE)
     target = best + physics.TARGET_GAP
     return {
         name: [physics.arrive(workload, costing, target, schedule, seed, most) for seed in range(200, 204)]

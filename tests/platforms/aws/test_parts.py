@@ -389,13 +389,13 @@ def test_the_caches_url_is_in_the_functions_environment(
     """Word for word what Lambda is asked: Stubber compares, and checks it by botocore's model."""
     api = Api(boto3.Session(region_name="us-east-1"))
     network, cache = Network(api, names), Cache(api, names, REDIS, Network(api, names))
-    monkeypatch.setattr(network, "ids", lambda: NetworkIds(("subnet-1", "subnet-2"), "sg-1"))
+    monkeypatch.setattr(network, "ids", lambda: NetworkIds("subnet-1", "sg-1"))
     monkeypatch.setattr(cache, "url", lambda: "redis://cache:6379")
     configuration = {
         "Runtime": "python3.13",
         "Handler": "siren.worker.handler.handler",
         "Role": names.role_arn,
-        "VpcConfig": {"SecurityGroupIds": ["sg-1"], "SubnetIds": ["subnet-1", "subnet-2"]},
+        "VpcConfig": {"SecurityGroupIds": ["sg-1"], "SubnetIds": ["subnet-1"]},
         "Environment": {
             "Variables": {
                 "OMP_NUM_THREADS": "1",
