@@ -108,7 +108,7 @@ class SampledLadder(Ladder):
             return max((n for n in counts if n < min(known)), default=None)
         nearest = [min(known, key=lambda k: (abs(math.log(k / n)), k)) if known else n for n in counts]
         hoped = np.array([known.get(k, EPOCHS) for k in nearest], np.float64)
-        hoped[~np.isfinite(hoped)] = 0.0
+        hoped[~np.isfinite(hoped)] = MOST_EPOCHS
         hoped *= [self._caution(n, k) for n, k in zip(counts, nearest, strict=True)]
         fastest_s = self._fastest_s(_runs(self._grid(counts), hoped))
         best_s = min((t for n, t in zip(counts, fastest_s, strict=True) if n in given), default=math.inf)
