@@ -104,3 +104,32 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def checkout() -> Path:
     """The folder of this checkout."""
     return CHECKOUT
+
+
+@pytest.fixture
+def deployed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A deployment that is there, and a list of what is asked of it."""
+    from siren.errors import PlatformError
+    from siren.platforms.aws.deployment import Deployment
+    from siren.platforms.manager.aws_site import AwsSite
+
+    asked: list[str] = []
+    found = Deployment(
+        name="siren",
+        region="us-east-1",
+        bucket="siren-000000000000-us-east-1",
+        function_name="siren-worker",
+        role_arn="arn:aws:iam::000000000000:role/siren-worker-us-east-1",
+        redis_url="redis://cache:6379",
+        runtime="python3.13",
+        code_sha256="sha",
+        concurrency=5,
+    )
+
+    def opened(site: AwsSite) -> None:
+        asked.append("open")
+        raise PlatformError("as far as this test goes; end it here")
+
+    monkeypatch.setattr(AwsSite, "find", lambda site: found)
+    monkeypatch.setattr(AwsSite, "open", opened)
+    return asked

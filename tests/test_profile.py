@@ -10,11 +10,8 @@ from pathlib import Path
 import pytest
 
 from siren.errors import PlatformError, UsageError
-from siren.platforms.aws.deployment import Deployment
 from siren.platforms.local import NEEDED
-from siren.platforms.manager.aws_site import AwsSite
 from siren.platforms.manager.platform import FunctionPlatform
-from siren.platforms.manager.site import Grounds
 from siren.platforms.select import Selected
 from siren.platforms.twin import TwinPlatform
 from siren.profile import ProfileConfig
@@ -27,39 +24,8 @@ from siren.types import Action
 from siren.workloads.profile import load_profile, profiled
 from siren.workloads.registry import load_workload
 from siren.worlds import load_world
+from tests.keyboard import Keyboard
 from tests.profiling.test_fit import made_of
-
-
-class Keyboard(io.StringIO):
-    """Somebody who answers."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def deployed(monkeypatch) -> list[str]:
-    """A deployment that is there, and a list of what is asked of it."""
-    asked: list[str] = []
-    found = Deployment(
-        name="siren",
-        region="us-east-1",
-        bucket="siren-000000000000-us-east-1",
-        function_name="siren-worker",
-        role_arn="arn:aws:iam::000000000000:role/siren-worker-us-east-1",
-        redis_url="redis://cache:6379",
-        runtime="python3.13",
-        code_sha256="sha",
-        concurrency=5,
-    )
-
-    def opened(site: AwsSite) -> Grounds:
-        asked.append("open")
-        raise PlatformError("as far as this test goes; end it here")
-
-    monkeypatch.setattr(AwsSite, "find", lambda site: found)
-    monkeypatch.setattr(AwsSite, "open", opened)
-    return asked
 
 
 @pytest.fixture(scope="module")

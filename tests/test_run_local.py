@@ -19,13 +19,10 @@ import pytest
 import simplejson
 
 from siren.analysis.run_folder import RunFolder
-from siren.errors import PlatformError
-from siren.platforms.aws.deployment import Deployment
-from siren.platforms.manager.aws_site import AwsSite
-from siren.platforms.manager.site import Grounds
 from siren.run import RunConfig, main
 from siren.testing import tiny_model
 from siren.testing.tiny import write_tiny_workload
+from tests.keyboard import Keyboard
 
 POLICY = "fixed:2x1769"
 
@@ -167,38 +164,6 @@ def test_a_missing_extra_is_named(workload, monkeypatch, platform, package):
     assert code == 2
     assert f"{package} is not installed" in said
     assert f"[{platform}]" in said
-
-
-class Keyboard(io.StringIO):
-    """Somebody who answers."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture
-def deployed(monkeypatch) -> list[str]:
-    """A deployment that is there, and a list of what is asked of it."""
-    asked: list[str] = []
-    found = Deployment(
-        name="siren",
-        region="us-east-1",
-        bucket="siren-000000000000-us-east-1",
-        function_name="siren-worker",
-        role_arn="arn:aws:iam::000000000000:role/siren-worker-us-east-1",
-        redis_url="redis://cache:6379",
-        runtime="python3.13",
-        code_sha256="sha",
-        concurrency=5,
-    )
-
-    def opened(site: AwsSite) -> Grounds:
-        asked.append("open")
-        raise PlatformError("as far as this test goes; end it here")
-
-    monkeypatch.setattr(AwsSite, "find", lambda site: found)
-    monkeypatch.setattr(AwsSite, "open", opened)
-    return asked
 
 
 def on_aws(workload: str, answer: io.StringIO, **settings) -> tuple[int, str]:
