@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 import tyro
 
 from siren.analysis.live.listing import Runs
-from siren.analysis.live.server import HOST, listen, serve
+from siren.analysis.live.server import HOST, check_installed, listen, serve
 from siren.errors import SirenError, UsageError
 
 
@@ -46,6 +46,7 @@ def main(config: DashConfig, stdout: TextIO | None = None, stderr: TextIO | None
                 f"there is no folder {config.folder}: name one that holds runs, or make a run with "
                 "`python -m siren.run --budget 2.00`"
             )
+        check_installed()
         with listen(config.port) as listening:
             port = listening.getsockname()[1]
             print(f"http://{HOST}:{port}/ shows {config.folder}; Ctrl-C ends it", file=stdout, flush=True)

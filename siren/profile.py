@@ -107,7 +107,7 @@ def main(
     try:
         # A user's model may print: stdout is for results.
         with threadpool_limits(1), contextlib.redirect_stdout(stderr):
-            profile = _profiled(config, connect or _connect(config), stderr, stdin or sys.stdin)
+            profile, path = _profiled(config, connect or _connect(config), stderr, stdin or sys.stdin)
             if config.figure:
                 figure(profile, config.figure)
     except SirenError as error:
@@ -119,6 +119,9 @@ def main(
         stdout.write(profile.model_dump_json(indent=1) + "\n")
     else:
         show(profile, console_for(stdout))
+        print(f"written   {path}; use it with `python -m siren.plan --profile {path}`", file=stdout)
+        if config.figure:
+            print(f"figure    {config.figure}", file=stdout)
     return 0
 
 
@@ -127,7 +130,7 @@ def _fail(stderr: TextIO, text: str, code: int) -> int:
     return code
 
 
-def _profiled(config: ProfileConfig, connect: Connect, stderr: TextIO, stdin: TextIO) -> Profile:
+def _profiled(config: ProfileConfig, connect: Connect, stderr: TextIO, stdin: TextIO) -> tuple[Profile, Path]:
     check_platform(config.platform)
     if config.seed < 0:
         raise UsageError(f"--seed {config.seed}: give 0 or more")
@@ -149,7 +152,7 @@ def _profiled(config: ProfileConfig, connect: Connect, stderr: TextIO, stdin: Te
         Disk().replace(path, profile.model_dump_json(indent=1).encode() + b"\n")
     except OSError as error:
         raise RunFolderError(f"could not write {path}: {error.strerror}; choose another --out") from error
-    return profile
+    return profile, path
 
 
 def _connect(config: ProfileConfig) -> Connect:

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from siren.errors import RunFolderError, UsageError
+from siren.errors import UsageError
 from siren.types import ChannelKind
 from siren.workloads.workload import Workload
 from siren.worlds.world import World
@@ -131,13 +131,12 @@ def load_profile(file: Path) -> Profile:
     """The profile in a file.
 
     Raises:
-        RunFolderError: It cannot be read.
-        UsageError: It is no profile.
+        UsageError: It cannot be read, or is no profile.
     """
     try:
         return Profile.model_validate_json(file.read_bytes())
     except OSError as error:
-        raise RunFolderError(f"cannot read the profile {file}: {error.strerror}; check the path") from error
+        raise UsageError(f"cannot read the profile {file}: {error.strerror}; check the path") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -150,7 +149,7 @@ def profiled(workload: Workload, world: World, file: str) -> tuple[Workload, Wor
     """The job and the world with the measured constants of a file; as they are if it is empty.
 
     Raises:
-        RunFolderError, UsageError: See `load_profile`, or it is of another workload or channel.
+        UsageError: See `load_profile`, or it is of another workload or channel.
     """
     if not file:
         return workload, world

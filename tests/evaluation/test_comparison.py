@@ -115,6 +115,10 @@ def test_a_run_that_ended_is_compared_on_resume_and_json_stays_one_object(tmp_pa
     summary = json.loads(stdout.getvalue())
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["comparison"]["time_ratio"] > 0.5
+    assert main(RunConfig(resume=tmp_path / "run"), io.StringIO(), io.StringIO()) == 0
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert again["comparison"] == summary["comparison"]
+    assert "times as long" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("platform", ["local", "aws"])

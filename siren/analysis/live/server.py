@@ -11,6 +11,7 @@ Events are those of the HTML standard, section 9.2 (html.spec.whatwg.org, "Serve
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -126,10 +127,9 @@ def serve(runs: Runs, listening: socket.socket) -> None:
     Raises:
         MissingExtraError: uvicorn or Starlette is not installed.
     """
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingExtraError("uvicorn", "dash") from error
+    check_installed()
+    import uvicorn
+
     server: uvicorn.Server | None = None
     app = make_app(runs, lambda: server is not None and server.should_exit)
     config = uvicorn.Config(
@@ -143,6 +143,19 @@ def serve(runs: Runs, listening: socket.socket) -> None:
     )
     server = uvicorn.Server(config)
     server.run([listening])
+
+
+def check_installed() -> None:
+    """Refuses to go on without the packages that serve.
+
+    Raises:
+        MissingExtraError: uvicorn or Starlette is not installed.
+    """
+    for name in ("uvicorn", "starlette"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise MissingExtraError(name, "dash") from error
 
 
 def listen(port: int) -> socket.socket:

@@ -309,7 +309,7 @@ def _translated(error: Exception, action: str) -> PlatformError | UsageError:
         exceptions.ProfileNotFound,
     )
     if isinstance(error, missing):
-        return UsageError(f"{reason}: run `aws configure` or set AWS_PROFILE; --dry-run needs no credentials")
+        return UsageError(f"{reason}: run `aws configure` or set AWS_PROFILE")
     return RequestError(
         f"no answer to {action} ({reason}): check the network, then run the same command again",
         "",
