@@ -100,7 +100,7 @@ class Scripted:
     """Answers invocation k of each function as a script says."""
 
     def __init__(self, script: Script) -> None:
-        self.script = script
+        self.script, self.pauses = script, True
         self.calls: list[tuple[str, Task]] = []
 
     async def invoke(
@@ -110,7 +110,8 @@ class Scripted:
         told = Task.from_json(json.loads(payload))
         count = sum(task.worker == told.worker for _, task in self.calls)
         self.calls.append((function, told))
-        await asyncio.sleep(0)
+        if self.pauses:
+            await asyncio.sleep(0)
         return self.script(told, function, count)
 
 
@@ -355,6 +356,7 @@ class Unsent(Scripted):
 
 def launched(invoker: Scripted, functions: int = 2, within_s: float = 0.1) -> int:
     """What a crew counts as launched whose epoch fails."""
+    invoker.pauses = False  # or the epoch's time might end while a request is on its way
     count = 3 * functions
     most = Charge(count * MEMORY * LONGEST_MS, count, 10 * count, 10 * count, count * ANSWER_BYTES)
 
