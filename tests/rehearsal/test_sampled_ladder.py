@@ -57,7 +57,7 @@ def ladder_of(budget_usd: float = 100.0, usual: int = 4, **training) -> SampledL
 
 def climbed(pool: Pool, **settings) -> SampledLadder:
     ladder = ladder_of(**settings)
-    ladder.climb(pool, lambda text: None)  # type: ignore[arg-type]
+    ladder.climb(pool, lambda text: None)
     return ladder
 
 
@@ -135,7 +135,7 @@ def test_a_loss_that_does_not_fall_is_told():
 def test_no_time_for_a_curve_is_told():
     nothing = SimpleNamespace(count=1, each=lambda *_: iter(()))
     with pytest.raises(BudgetError, match="10 s are too short to rehearse this job"):
-        climbed(nothing)  # type: ignore[arg-type]
+        climbed(nothing)
 
 
 def test_the_grid_has_what_was_trained():

