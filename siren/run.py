@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import signal
 import sys
 import threading
@@ -13,7 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import tyro
 from threadpoolctl import threadpool_limits
@@ -23,58 +21,37 @@ from siren.analysis.page.write import leave_report
 from siren.analysis.run_folder import RunFolder, new_run_path
 from siren.analysis.spending import spending_plan
 from siren.analysis.system import system_facts
-from siren.errors import (
-    BudgetError,
-    LedgerError,
-    RunFolderError,
-    SirenError,
-    UsageError,
+from siren.assembly import (
+    DEFAULT_WORKLOAD,
+    Assembled,
+    assemble,
+    find_workload,
+    pinned,
+    rehearsed,
+    safety_of,
+    with_policy,
 )
-from siren.loop import Limits
+from siren.errors import LedgerError, RunFolderError, SirenError, UsageError
 from siren.money.amounts import parse_budget
 from siren.money.ledger import Ledger
-from siren.money.pricer import RunTotals
 from siren.platforms.aws.confirm import confirm
-from siren.platforms.base import Platform
 from siren.platforms.manager.platform import FunctionPlatform
-from siren.platforms.select import WORLDS, check_platform, facts_of, select_platform
-from siren.policies import (
-    AgentPolicy,
-    FixedPolicy,
-    JobView,
-    Policy,
-    Safeguard,
-    Safety,
-    parse_policy,
-)
-from siren.policies.agent import absolute_agent
-from siren.rehearsal.job import RehearsedJob
-from siren.rehearsal.show import summary_line
-from siren.rehearsal.stage import Candidate
+from siren.platforms.select import WORLDS, check_platform, facts_of
+from siren.policies import AgentPolicy, Policy, Safeguard, parse_policy
 from siren.rehearsal.store import resolved_job
-from siren.rehearsal.workers import StageSettings
 from siren.settings import RunSettings, check_unchanged, given_settings, resolved_agent, saved_settings
 from siren.training import Trainer, preflight
 from siren.types import (
     BatchRule,
     ChannelKind,
     EpochRecord,
-    RunHeader,
     RunObserver,
     RunSummary,
     StopReason,
     UpdateRule,
 )
-from siren.workloads.datasets import DatasetUnavailableError
-from siren.workloads.registry import load_workload, workload_names
-from siren.workloads.workload import Workload
 from siren.worlds import World, load_world
-from siren.worlds.costing import Costing, Outlook, make_costing
 
-log = logging.getLogger(__name__)
-
-DEFAULT_WORKLOAD = "mlp-mnist"
-FALLBACK_WORKLOAD = "softmax-digits"
 LEDGER = "ledger.jsonl"
 
 NOT_SETTINGS = ("budget", "out", "resume", "compare", "yes", "print_json")
@@ -220,26 +197,16 @@ def _start(config: RunConfig, terminal: _Terminal) -> RunSummary:
     if out is not None and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
         raise UsageError(f"--out {out} is taken: name a folder that does not exist yet")
     policy, world = _check(settings, config)
-    workload, notes = _load(settings, may_fall_back=config.workload is None)
-    if notes:  # its target is another job's
-        settings = settings.model_copy(update={"target_loss": None})
+    workload, notes = find_workload(settings, may_fall_back=config.workload is None)
     path = config.out or new_run_path(Path("runs"), workload.name)
-    settings = settings.model_copy(
-        update={
-            "workload": _reference(workload),
-            "world": _absolute(settings.world),
-            "policy": absolute_agent(settings.policy) if "/" in settings.policy else settings.policy,
-            "notes": notes,
-            "resolved": resolved_job(workload, world),
-        }
-    )
-    run = _assemble(settings, workload, policy, world, path)
+    settings = pinned(settings, workload, world, notes)
+    run = assemble(settings, workload, policy, world, path)
     with contextlib.closing(run.platform):
         preflight(policy, run.view)
         if isinstance(policy, AgentPolicy) and settings.rehearse > 0:
-            run, settings = _rehearsed(run, settings, terminal.stderr)
+            run, settings = rehearsed(run, settings, terminal.stderr)
         settings = settings.model_copy(update={"resolved": {**settings.resolved, **resolved_agent(settings)}})
-        run = _with_policy(run, settings)
+        run = with_policy(run, settings)
         _launch(run, terminal, asks=not config.yes)
         folder = RunFolder.create(path, settings.to_json(), {**system_facts(), **facts_of(run.platform)})
         with folder.lock():
@@ -247,7 +214,7 @@ def _start(config: RunConfig, terminal: _Terminal) -> RunSummary:
             return _train(run, folder, ledger, config, terminal)
 
 
-def _launch(run: _Run, terminal: _Terminal, *, asks: bool, history: Sequence[EpochRecord] = ()) -> None:
+def _launch(run: Assembled, terminal: _Terminal, *, asks: bool, history: Sequence[EpochRecord] = ()) -> None:
     """Makes the platform ready; where it spends money, only after the user has seen what and agreed."""
     platform = run.platform
     if platform.spends_money and asks:
@@ -258,37 +225,6 @@ def _launch(run: _Run, terminal: _Terminal, *, asks: bool, history: Sequence[Epo
         run.policy.start(run.view)
     if isinstance(platform, FunctionPlatform):
         platform.connect()
-
-
-def _rehearsed(run: _Run, settings: RunSettings, stderr: TextIO) -> tuple[_Run, RunSettings]:
-    """The run and its settings, with what a rehearsal chose."""
-    agents = None if settings.policy == "agent" else [settings.policy]
-    stage = StageSettings(settings.workload, settings.overrides, settings.world, 1.0)
-    costing = make_costing(run.costing.world, run.costing.job)  # the twin launches nothing again
-    job = RehearsedJob(run.workload, costing, stage, settings.budget_usd, settings.resolved, agents)
-    choice: dict[str, Any] = {}
-    try:
-        found, known = job.rehearse(settings.rehearse, stderr)
-        chosen = found.choice
-        if agents:  # the user chose: the rehearsal only finds what it acts relative to
-            chosen = Candidate(settings.policy, agent=settings.policy, reference=found.reference)
-        choice, note = chosen.to_json(), summary_line(found, chosen, known)
-    except BudgetError as error:
-        note = f"the rehearsal found nothing: {error}"
-    notes = (*settings.notes, note)
-    settings = settings.model_copy(update={"choice": choice, "notes": notes})
-    return replace(run, header=replace(run.header, notes=(*run.header.notes, note))), settings
-
-
-def _with_policy(run: _Run, settings: RunSettings) -> _Run:
-    """The run with the policy that its rehearsal chose, if there was one, and with its safeguards."""
-    policy, safety = run.policy, _safety(settings)
-    if settings.choice:
-        policy = Safeguard(Candidate.from_json(settings.choice).policy(), safety)
-    elif settings.safety is not None or not isinstance(policy, FixedPolicy):
-        policy = Safeguard(policy, safety)
-    policy.start(run.view)
-    return replace(run, policy=policy)
 
 
 def _resume(config: RunConfig, terminal: _Terminal) -> RunSummary:
@@ -309,12 +245,12 @@ def _resume(config: RunConfig, terminal: _Terminal) -> RunSummary:
         else:
             ledger = _load_ledger(ledger_path, settings.budget_usd)
         policy, world = _check(settings, config)
-        workload, _ = _load(settings, may_fall_back=False)
+        workload, _ = find_workload(settings, may_fall_back=False)
         now = {**resolved_job(workload, world), **resolved_agent(settings)}
         check_unchanged(settings, now, folder.path)
-        run = _assemble(settings, workload, policy, world, folder.path)
+        run = assemble(settings, workload, policy, world, folder.path)
         with contextlib.closing(run.platform):
-            run = _with_policy(run, settings)
+            run = with_policy(run, settings)
             if run.platform.spends_money:
                 run.view.outlook = replace(run.view.outlook, left_usd=ledger.left_usd)
             _launch(run, terminal, asks=not config.yes)
@@ -329,12 +265,8 @@ def _check(settings: RunSettings, config: RunConfig) -> tuple[Policy, World]:
             f"--compare plays the job many times, which only the twin does for nothing: leave it out on the "
             f"platform {settings.platform}, or compare a run of the same job with --platform twin"
         )
-    _safety(settings)
+    safety_of(settings)
     return parse_policy(settings.policy), load_world(settings.world)
-
-
-def _safety(settings: RunSettings) -> Safety:
-    return Safety() if settings.safety is None else Safety.parse(settings.safety)
 
 
 def _load_ledger(path: Path, budget_usd: Decimal) -> Ledger:
@@ -344,73 +276,8 @@ def _load_ledger(path: Path, budget_usd: Decimal) -> Ledger:
         raise RunFolderError(str(error)) from error
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Everything that a config resolves to."""
-
-    workload: Workload
-    costing: Costing
-    platform: Platform
-    policy: Policy
-    header: RunHeader
-    limits: Limits
-    initial: tuple[float, float]
-    view: JobView
-
-
-def _load(settings: RunSettings, *, may_fall_back: bool) -> tuple[Workload, tuple[str, ...]]:
-    """The workload, and what the user must be told about it."""
-    try:
-        return load_workload(settings.workload, overrides=settings.overrides), ()
-    except DatasetUnavailableError as error:
-        if not may_fall_back:
-            raise
-        log.info("%s", error)
-        note = (
-            f"MNIST cannot be fetched here, so {FALLBACK_WORKLOAD} is trained instead of {DEFAULT_WORKLOAD}"
-        )
-        overrides = {**settings.overrides, "target_loss": None}
-        return load_workload(FALLBACK_WORKLOAD, overrides=overrides), (note,)
-
-
-def _assemble(settings: RunSettings, workload: Workload, policy: Policy, world: World, path: Path) -> _Run:
-    selected = select_platform(
-        settings.platform,
-        workload,
-        world,
-        settings.seed,
-        run_name=path.name,
-        deployment=settings.deployment,
-    )
-    platform, costing = selected.platform, selected.costing
-    initial = platform.start()
-    training = workload.spec.training
-    header = RunHeader(
-        workload=workload.name,
-        title=workload.spec.title,
-        dataset=workload.dataset.description,
-        world=world.name,
-        platform=platform.name,
-        policy=policy.name,
-        batch_rule=training.batch_rule,
-        update_rule=training.update_rule,
-        channel=training.channel,
-        seed=settings.seed,
-        budget_usd=settings.budget_usd,
-        target_loss=training.target_loss,
-        max_epochs=settings.max_epochs,
-        spends_money=platform.spends_money,
-        folder=str(path),
-        notes=(*selected.notes, *settings.notes),
-    )
-    max_time_s = math.inf if settings.max_time is None else settings.max_time
-    limits = Limits(training.target_loss, settings.max_epochs, max_time_s)
-    view = JobView(costing, platform, training, initial[0], Outlook(0.0, 1, RunTotals(), settings.budget_usd))
-    return _Run(workload, costing, platform, policy, header, limits, initial, view)
-
-
 def _train(
-    run: _Run, folder: RunFolder, ledger: Ledger, config: RunConfig, terminal: _Terminal
+    run: Assembled, folder: RunFolder, ledger: Ledger, config: RunConfig, terminal: _Terminal
 ) -> RunSummary:
     shown = observer_for(config.print_json, terminal.stdout, terminal.stderr)
     observer = shown
@@ -475,16 +342,6 @@ def _interruptible(trainer: Trainer, observer: RunObserver, stderr: TextIO) -> I
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _reference(workload: Workload) -> str:
-    """What `--workload` takes to find the same workload again."""
-    return workload.name if workload.name in workload_names() else str(workload.folder)
-
-
-def _absolute(world: str) -> str:
-    """What `--world` takes to find the same world from any folder."""
-    return str(Path(world).resolve()) if world.endswith(".toml") else world
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 
 from siren.money.pricer import RunTotals
-from siren.run import make_costing
 from siren.simulator import quadratic
 from siren.simulator.job import ActionGrid, ladder
 from siren.testing.tiny import tiny_workload
 from siren.twin.twin import Twin, job_of
 from siren.types import Action, BatchRule, UpdateRule
 from siren.worlds import load_world
-from siren.worlds.costing import EpochPlan, Outlook
+from siren.worlds.costing import EpochPlan, Outlook, make_costing
 from siren.worlds.laws import memory_needed_mb
 
 SLOW = {"cost": {"seconds_per_sample": 0.02, "seconds_per_push": 0.01}}
