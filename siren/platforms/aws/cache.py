@@ -61,12 +61,11 @@ class Cache:
 
     def apply(self) -> None:
         """See `Part.apply`: waits until it can be used."""
-        if self._cluster() is not None:
-            self.differences()  # refuses a cache that is not ours
+        missing = self.differences() is None  # one that is not ours is refused before anything is made
         self._apply_parameters()
-        if self._cluster() is None:
+        if missing:
             self._create()
-        self.differences()
+            self.differences()  # somebody else may have been faster
         self._wait()
         cluster = self._cluster()
         if cluster is not None and not self._has_our_parameters(cluster):
@@ -90,9 +89,13 @@ class Cache:
     def remove(self) -> None:
         """See `Part.remove`: waits until it is gone, which takes minutes."""
         cluster = self._cluster()
-        if cluster is not None and cluster["CacheClusterStatus"] != "deleting":
+        going = cluster is not None and cluster["CacheClusterStatus"] == "deleting"
+        # A group of ours may be all that is left of a deployment, beside somebody else's cache.
+        if cluster is not None and not going and is_ours(self._names, self._tags(self._arn)):
             self._api.call("elasticache", "delete_cache_cluster", CacheClusterId=self.name)
-        self._api.wait("the cache is gone", lambda: self._cluster() is None, CREATION_S, _PAUSE_S)
+            going = True
+        if going:
+            self._api.wait("the cache is gone", lambda: self._cluster() is None, CREATION_S, _PAUSE_S)
         if self._subnet_group_is_ours():
             self._api.find("elasticache", "delete_cache_subnet_group", CacheSubnetGroupName=self.name)
         if self._parameter_group_is_ours():

@@ -326,6 +326,24 @@ def test_a_foreign_cache_is_left_alone(cloud: Cloud, names: Names, network: Netw
     assert not cache.exists()
 
 
+def test_a_foreign_cache_survives_the_removal_of_what_is_ours_beside_it(
+    cloud: Cloud, names: Names, network: Network
+) -> None:
+    elasticache = cloud.client("elasticache")
+    elasticache.create_cache_cluster(
+        CacheClusterId=names.cache, Engine="redis", CacheNodeType="cache.t4g.small", NumCacheNodes=1
+    )
+    cloud.parameter_groups[names.cache] = {}
+    cloud.parameter_tags[names.cache] = {"Key": TAG, "Value": "siren"}
+    cache = Cache(cloud.api, names, REDIS, network)
+    assert cache.exists()
+    cache.remove()
+    assert cloud.parameter_groups == {}
+    (left,) = elasticache.describe_cache_clusters()["CacheClusters"]
+    assert left["CacheClusterStatus"] == "available"
+    assert not cache.exists()
+
+
 def test_a_full_cache_refuses_and_never_evicts(cloud: Cloud, names: Names, network: Network) -> None:
     cache = Cache(cloud.api, names, REDIS, network)
     cache.apply()
