@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from siren.channels.base import Counts, Params
 from siren.worker._fields import Fields, MessageError
+from siren.worker.messages import Task
 
 META_BYTES = 4096
 OVERHEAD_BYTES = 8192
@@ -49,6 +50,11 @@ class Origin:
     launch: int
     size: int
     functions: int
+
+    @classmethod
+    def of(cls, task: Task) -> Origin:
+        """Whose models a task reads and writes."""
+        return cls(task.run, task.epoch, task.launch, task.size, task.functions)
 
     @property
     def bytes_max(self) -> int:

@@ -35,11 +35,6 @@ POLL_S, POLL_MAX_S, POLL_GROWTH = 0.002, 0.25, 1.5
 """Waiting at a barrier: first pause, longest pause, growth. A GET of S3 is paid for."""
 
 
-def origin_of(task: Task) -> Origin:
-    """Whose models a task reads and writes."""
-    return Origin(task.run, task.epoch, task.launch, task.size, task.functions)
-
-
 def shard_order(seed: int, samples: int) -> NDArray[np.int64]:
     """The order in which a worker goes through its shard: positions within it."""
     return np.random.default_rng(seed).permutation(samples)
@@ -101,7 +96,7 @@ def start_model(task: Task, store: ObjectStore) -> Params:
         StoreError: The manager did not write it.
     """
     key = layout.start(task.folder)
-    found = read_model(store, origin_of(task), key)
+    found = read_model(store, Origin.of(task), key)
     if found is None:
         raise StoreError(f"{key} is missing: the manager writes it before it launches an epoch")
     return found.params
@@ -142,7 +137,7 @@ def run(work: Work, environment: Environment) -> Result:
 
 
 def _run_s3(work: Work) -> Result:
-    task, origin = work.task, origin_of(work.task)
+    task, origin = work.task, Origin.of(work.task)
     if task.rule == "average":
         return _average(work, None)
     if task.rule == "sync":
@@ -258,7 +253,7 @@ def _saved_local(work: Work, furthest: int) -> tuple[int, Params | None]:
     task = work.task
     for position in sorted({furthest, task.position} - {0}, reverse=True):
         key = layout.local_model(task.folder, task.worker, position)
-        found = read_model(work.store, origin_of(task), key)
+        found = read_model(work.store, Origin.of(task), key)
         if found:
             return position, found.params
     return 0, None
@@ -271,7 +266,7 @@ def _save_local(work: Work, params: Params, position: int) -> str:
     none = np.zeros(task.functions, np.int32)
     stored = StoredModel(params, none, position, position, work.bounds[position])
     with work.meter.timed("update_s"):
-        work.store.put(key, pack(origin_of(task), stored))
+        work.store.put(key, pack(Origin.of(task), stored))
     return key
 
 
@@ -333,5 +328,5 @@ def collect(task: Task, store: ObjectStore, shared: RedisModel, result: Result) 
     except NotFiniteError:
         return replace(result, state="diverged")
     key = layout.final(task.folder, version)
-    store.put(key, pack(origin_of(task), model))
+    store.put(key, pack(Origin.of(task), model))
     return replace(result, version=version, model_key=key)

@@ -41,7 +41,7 @@ def epoch_outcome(store: ObjectStore, task: Task, statuses: Collection[Status]) 
         MessageError: An object is not what it must be.
         NotFiniteError: Training diverged.
     """
-    origin = Origin(task.run, task.epoch, task.launch, task.size, task.functions)
+    origin = Origin.of(task)
     pushes = sum(status.position for status in statuses)
     if task.rule == "average" and task.channel == "s3":
         return _mean(store, origin, task, statuses)

@@ -131,7 +131,7 @@ class Staging:
 
     def put_start(self, task: Task, params: NDArray[np.float32]) -> None:
         """Writes the model from which a launched epoch starts."""
-        self.store.put(layout.start(task.folder), start_object(origin_of(task), params))
+        self.store.put(layout.start(task.folder), start_object(Origin.of(task), params))
 
     def remove(self, keys: Sequence[str]) -> bool:
         """Removes objects of this run; whether all of them are gone now."""
@@ -173,8 +173,3 @@ def objects_of(task: Task, statuses: Iterable[Status]) -> list[str]:
             keys.add(layout.after_step(folder, step))
             keys |= {layout.gradient(folder, step, i) for i in range(1, task.members(step))}
     return sorted(keys)
-
-
-def origin_of(task: Task) -> Origin:
-    """Whose model a task's epoch has."""
-    return Origin(task.run, task.epoch, task.launch, task.size, task.functions)
