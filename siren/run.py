@@ -300,19 +300,13 @@ def _train(
         initial=run.initial,
         roll_back=isinstance(run.policy, Safeguard) and run.policy.safety.roll_back,
     )
-    earlier = None  # what a run that is resumed said when it ended
-    with contextlib.suppress(RunFolderError):
-        earlier = folder.read_summary()
     with _interruptible(trainer, observer, terminal.stderr):
         summary = trainer.run()
     if config.compare:
         summary = compared(summary, run.workload, run.costing, terminal.stderr)
-    elif earlier and earlier.comparison and earlier.epochs == summary.epochs:  # nothing was trained since
-        summary = replace(summary, comparison=earlier.comparison)
-    if summary.comparison:
-        folder.write_summary(summary)
-        leave_report(folder, folder.events(outside_usd=ledger.bill["unconfirmed"]), summary)
-    if config.compare:
+        if summary.comparison:
+            folder.write_summary(summary)
+            leave_report(folder, folder.events(outside_usd=ledger.bill["unconfirmed"]), summary)
         shown.finished(summary)
     return summary
 

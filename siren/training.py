@@ -28,7 +28,7 @@ from siren.money.bill import Bill
 from siren.money.ledger import Ledger
 from siren.platforms.base import Platform
 from siren.policies import FixedPolicy, JobView, Policy
-from siren.types import EpochRecord, RunHeader, RunObserver, RunSummary, StopReason
+from siren.types import Comparison, EpochRecord, RunHeader, RunObserver, RunSummary, StopReason
 
 
 class Trainer:
@@ -228,7 +228,16 @@ class Trainer:
             epochs=len(records),
             duration_s=self._platform.clock_s,
             wall_s=self._wall_s + time.monotonic() - self._began,
+            comparison=self._kept_comparison(),
         )
+
+    def _kept_comparison(self) -> Comparison | None:
+        """What the run was compared with when it ended before, unless it has trained on since."""
+        try:
+            earlier = self._folder.read_summary()
+        except RunFolderError:  # it never ended, or that summary is damaged and written anew
+            return None
+        return earlier.comparison if earlier.epochs == len(self._loop.records) else None
 
 
 def preflight(policy: Policy, view: JobView) -> None:

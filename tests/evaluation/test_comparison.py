@@ -20,7 +20,7 @@ from siren.evaluation.episode import MAX_EPOCHS
 from siren.policies import FixedPolicy
 from siren.run import RunConfig, main
 from siren.testing.tiny import tiny_costing, tiny_workload, write_tiny_workload
-from siren.types import Action, StopReason
+from siren.types import Action, Comparison, StopReason
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,26 @@ def test_a_run_that_ended_is_compared_on_resume_and_json_stays_one_object(tmp_pa
     summary = json.loads(stdout.getvalue())
     assert summary == json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["comparison"]["time_ratio"] > 0.5
-    assert main(RunConfig(resume=tmp_path / "run"), io.StringIO(), io.StringIO()) == 0
-    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    stdout = io.StringIO()
+    assert main(RunConfig(resume=tmp_path / "run", print_json=True), stdout, io.StringIO()) == 0
+    again = json.loads(stdout.getvalue())
+    assert again == json.loads((tmp_path / "run" / "summary.json").read_text())
     assert again["comparison"] == summary["comparison"]
     assert "times as long" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_comparison_is_of_the_epochs_that_it_was_made_of(tmp_path):
+    write_tiny_workload(tmp_path / "tiny")
+    limited = StopReason.LIMIT_REACHED.exit_code
+    assert run(tmp_path, policy="fixed:1x128", max_epochs=1)[0] == limited
+    folder = RunFolder.open(tmp_path / "run")
+    ended = folder.read_summary()
+    made_up = Comparison(4, 1769, 9, 1, 9, 1.0, True, 9.0, Decimal("0.1"), 1.5, 0.5, 5.0, 2.0, 3)
+    folder.write_summary(dataclasses.replace(ended, comparison=made_up))
+    assert main(RunConfig(resume=folder.path), io.StringIO(), io.StringIO()) == limited
+    assert folder.read_summary().comparison == made_up
+    assert main(RunConfig(resume=folder.path, max_epochs=2), io.StringIO(), io.StringIO()) == limited
+    assert folder.read_summary().comparison is None
 
 
 @pytest.mark.parametrize("platform", ["local", "aws"])
