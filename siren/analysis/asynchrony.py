@@ -131,12 +131,16 @@ def changed_workload(workload: Workload, data: Dataset | None = None, **training
         workload: The workload; it stays as it is.
         data: Other data; its own by default.
         training: Entries of `siren.workloads.spec.TrainingSpec`.
+
+    Raises:
+        ValueError: An unknown entry, or a value that a workload may not have.
     """
     spec = workload.spec
-    spec = spec.model_copy(update={"training": spec.training.model_copy(update=training)})
+    changed = type(spec.training).model_validate(spec.training.model_dump() | training)
+    spec = spec.model_copy(update={"training": changed})
     if data is None:
         return Workload(workload.name, spec, workload.model, workload.dataset, workload.folder)
-    model = type(workload.model)(data.feature_shape, data.classes)  # type: ignore[call-arg]
+    model = type(workload.model)(data.feature_shape, data.classes, **spec.model.settings)  # type: ignore[call-arg]
     return Workload(workload.name, spec, model, data, workload.folder)
 
 

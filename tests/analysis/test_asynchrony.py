@@ -15,6 +15,7 @@ from siren.analysis.asynchrony import (
 )
 from siren.simulator.small_models import largest_curvature
 from siren.simulator.twin_jobs import loss_curve
+from siren.testing.tiny import write_tiny_workload
 from siren.twin.twin import Twin
 from siren.types import Action, ChannelKind, UpdateRule
 from siren.workloads.registry import load_workload
@@ -96,3 +97,25 @@ def test_a_changed_workload_leaves_the_first_as_it_is(digits):
     assert changed.spec.training.learning_rate == 0.5
     assert digits.spec.training.learning_rate == 0.05
     assert changed.dataset is digits.dataset
+
+
+@pytest.mark.parametrize("training", [{"learning_rat": 0.5}, {"learning_rate": -1.0}])
+def test_a_workload_is_not_changed_to_one_that_cannot_be(digits, training):
+    with pytest.raises(ValueError, match="learning_rat"):
+        changed_workload(digits, **training)
+
+
+def test_other_data_get_a_model_with_the_settings_of_the_first(tmp_path):
+    model = (
+        "from siren.testing import tiny_model\n"
+        "load_dataset = tiny_model.load_dataset\n"
+        "class Model(tiny_model.Model):\n"
+        "    def __init__(self, feature_shape, classes, scale=1):\n"
+        "        super().__init__(feature_shape, classes)\n"
+        "        self.scale = scale\n"
+    )
+    folder = write_tiny_workload(tmp_path / "scaled", model, model={"settings": {"scale": 7}})
+    other, _ = floor_limited_data(64, inputs=3, heldout=8)
+    changed = changed_workload(load_workload(str(folder)), other)
+    assert changed.model.scale == 7
+    assert changed.size == 4
