@@ -168,6 +168,7 @@ class Invoker:
                 headers=dict(request.headers.items()),
                 timeout=timeout,
                 proxy=self._proxy,
+                allow_redirects=False,  # each would be one more invocation, or none
                 trace_request_ctx=on_sent,
             ) as response:
                 body = await response.read()
@@ -276,7 +277,12 @@ class _Api:
             return Answer(Fate.REFUSED, detail=detail)
         if status >= _SERVER_ERROR and code not in _MISCONFIGURED:
             return Answer(Fate.LOST, detail=detail)
-        hint = "look at its permissions" if status == 403 else "deploy it again, or report a defect in Siren"
+        if status < 400:
+            hint = "Lambda redirects nobody, so see whether a proxy answers in its place"
+        elif status == 403:
+            hint = "look at its permissions"
+        else:
+            hint = "deploy it again, or report a defect in Siren"
         raise PlatformError(f"Lambda refuses to invoke {function}: {detail}; {hint}")
 
 

@@ -191,6 +191,15 @@ def test_a_wrong_or_forbidden_request_ends_the_run(server, invoker, status, code
         invoke(invoker)
 
 
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_is_not_followed(server, invoker, status):
+    error(server, status, "")
+    server.headers = {"Location": "/elsewhere"}
+    with pytest.raises(PlatformError, match=f"HTTP {status}.*proxy"):
+        invoke(invoker)
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize(
     "code",
     [
