@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from siren.analysis.console import console_for
 from siren.errors import RunFolderError, SirenError, UsageError
 from siren.money.amounts import parse_budget
 from siren.platforms.aws.confirm import confirm
+from siren.platforms.processes import usable_cores
 from siren.platforms.select import WORLDS, Selected, check_platform, select_platform
 from siren.profiling.fit import empty_init_s, expected_parts, fit
 from siren.profiling.measure import Connect, Measured, Tour, measure, prepare
@@ -142,7 +142,7 @@ def _profiled(config: ProfileConfig, connect: Connect, stderr: TextIO, stdin: Te
     path = config.out or workload.folder / PROFILE_FILE
     if not path.parent.is_dir():
         raise RunFolderError(f"could not write {path}: its folder is missing; choose another --out")
-    cores = (os.cpu_count() or 1) if config.platform == "local" else None
+    cores = usable_cores() if config.platform == "local" else None
     with prepare(workload, world, connect, budget_usd, config.seed, cores) as tours:
         _agree(tours, budget_usd, stdin, stderr, asks=not config.yes)
         with progress(stderr, config.platform) as report:

@@ -183,7 +183,7 @@ def test_real_functions_on_this_machine_are_profiled(monkeypatch, tmp_path):
     training = {"learning_rate": 0.05, "batch_rule": "split"}
     job = write_tiny_workload(tmp_path / "tiny", source, training=training)
     monkeypatch.setattr(measuring, "WARM", 2)
-    monkeypatch.setattr("siren.profile.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("siren.profile.usable_cores", lambda: 2)
     picture = tmp_path / "profile.png"
     code, stdout, stderr = profiles(platform="local", workload=str(job), figure=picture)
     assert code == 0, stderr

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from siren.platforms.processes import usable_cores
+
 _PACKAGES = ("siren-scheduler", "numpy", "numba", "torch")
 _GIT_TIMEOUT_S = 10
 
@@ -28,19 +30,13 @@ def system_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "time_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "argv": list(sys.argv),
         "versions": {package: _version(package) for package in _PACKAGES},
         "commit": commit,
         "dirty": dirty,
     }
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # pragma: no cover - macOS
 
 
 def _version(package: str) -> str | None:

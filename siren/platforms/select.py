@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,11 @@ from siren.platforms.base import Platform
 from siren.platforms.local import LocalSite
 from siren.platforms.manager.aws_site import AwsSite
 from siren.platforms.manager.platform import FunctionPlatform
+from siren.platforms.processes import usable_cores
 from siren.platforms.twin import TwinPlatform
 from siren.twin.twin import job_of
 from siren.types import ChannelKind
+from siren.units import counted
 from siren.workloads.workload import Workload
 from siren.worlds import World
 from siren.worlds.costing import LIFETIMES, Costing, make_costing
@@ -77,10 +78,9 @@ def select_platform(
             redis=redis,
             environments=world.limits.functions_max,
         )
-        cores = os.cpu_count() or 1
         note = (
-            f"this machine has {cores} cores: more functions at once take turns (oversubscribed), and their "
-            "times are not Lambda's"
+            f"this machine has {counted(usable_cores(), 'core')}: more functions at once take turns "
+            "(oversubscribed), and their times are not Lambda's"
         )
         return Selected(FunctionPlatform(workload, costing, seed, site, run_name), costing, (note,))
     return _aws(workload, world, seed, run_name, deployment)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from siren.errors import PlatformError
-from siren.platforms.processes import free_ports, start_child
+from siren.platforms.processes import free_ports, start_child, usable_cores
 
 # Ends only by SIGKILL; has a child of the same kind in a session of its own; tells both ids.
 STUBBORN = """
@@ -195,3 +195,14 @@ def test_free_ports_are_distinct_and_free() -> None:
     for port in ports:
         with socket.socket() as each:
             each.bind(("127.0.0.1", port))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux confines a process to cores")
+def test_cores_that_a_process_may_not_use_do_not_count():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert usable_cores() == len(before)
