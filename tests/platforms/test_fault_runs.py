@@ -11,14 +11,15 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from siren.analysis.run_folder import RunFolder
 from siren.platforms.endpoint import sweep
-from siren.testing.faults import scenarios
-from siren.testing.faults.bills import Billed
-from siren.testing.faults.rig import Plan, Rig, open_rig, processes_with, temp_of
+from siren.testing.faults import scenarios, verdict
+from siren.testing.faults.bills import Billed, BillReader
+from siren.testing.faults.rig import BATCH, RATE, Plan, Rig, open_rig, processes_with, temp_of
 from siren.testing.faults.scenarios import PAIRS, SCENARIOS, Scenario, Suite, function_dies
-from siren.testing.faults.store import StoreFault
 from siren.testing.faults.verdict import DONE, Expected, Verdict, examine, last_params, priced
 
 ADDITIVE, CAS, OVERWRITE = Plan("additive", "redis"), Plan("cas", "s3"), Plan("overwrite", "s3")
@@ -51,15 +52,13 @@ ONE_OF_EACH: list[tuple[Scenario, Plan]] = [
     (KILLS[6], ADDITIVE),
 ]
 SEEN: dict[str, Callable[[Verdict], bool]] = {
-    scenarios.THROTTLED.name: lambda verdict: (verdict.throttles, verdict.codes) == (12, (DONE,)),
-    scenarios.MEMORY.name: lambda verdict: "ran out of 1024 MB and is run again with 1280 MB" in verdict.said,
-    scenarios.LOST.name: lambda verdict: (
-        (verdict.retries, verdict.unanswered) == (1, 1)
-        and verdict.settled_usd > priced(LONGEST_MB_MS) > verdict.billed_usd
+    scenarios.LOST.name: lambda found: (
+        (found.retries, found.unanswered) == (1, 1)
+        and found.settled_usd > priced(LONGEST_MB_MS) > found.billed_usd
     ),
-    scenarios.ALL_LOST.name: lambda verdict: verdict.unanswered > 1 and verdict.unconfirmed_usd > 0,
+    scenarios.ALL_LOST.name: lambda found: found.unanswered > 1 and found.unconfirmed_usd > 0,
 }
-"""What can be seen of a fault in a run's reports, its bill and what it says."""
+"""What can be seen of a fault in a run's bill, beside what `Expected` asks of every run."""
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +96,11 @@ def no_faults(request) -> Iterator[None]:
     ids=[f"{scenario.name}-{plan.rule}-{plan.channel}" for scenario, plan in ONE_OF_EACH],
 )
 def test_a_run_survives(suite, scenario, plan):
-    verdict = suite.play(scenario, plan)
-    assert verdict.problems == ()
-    assert verdict.injected > 0
-    assert verdict.codes[-1] == DONE
-    assert SEEN.get(scenario.name, lambda verdict: True)(verdict), verdict
+    found = suite.play(scenario, plan)
+    assert found.problems == ()
+    assert found.injected > 0
+    assert found.codes[-1] == DONE
+    assert SEEN.get(scenario.name, lambda found: True)(found), found
 
 
 def test_no_file_of_a_run_or_a_server_holds_the_secret(rig, suite):
@@ -133,6 +132,10 @@ def test_the_examiner_finds_what_is_wrong(rig, folder):
     assert "gets of S3" in problems(asked=asked | {"GET": asked["GET"] - 1})
     assert "3 epochs" in problems(plan=replace(plan, epochs=3))
     assert "8 updates were counted twice" in problems(plan=replace(plan, epochs=1))
+    assert "as if nothing had happened" in problems(expected=Expected(ends=frozenset({4})))
+    assert "0 retries, not of 1" in problems(expected=Expected(retries=1))
+    assert "0 throttles, not of 3" in problems(expected=Expected(throttles=3))
+    assert "no event was delivered twice" in problems(expected=Expected(repeated=True))
     assert "ended with 4" in problems(ends=(replace(ended, code=4, said="no\n"), ended))
     assert "one sentence" in problems(
         ends=(replace(ended, code=4, said=""), ended), expected=Expected(ends=frozenset({4}))
@@ -144,11 +147,28 @@ def test_the_examiner_finds_what_is_wrong(rig, folder):
     assert "are settled" in problems(billed=more, expected=Expected(answered=False))
     assert "every answer came" in problems(billed=less)
     assert problems(billed=less, expected=Expected(answered=False)) == ""
+    tampered = params.copy()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(verdict, "last_params", lambda out, epochs: tampered)
+        for name, value, found in (
+            ("one update less of a row", params[0] + RATE / BATCH, "rows were counted 1 to 2 times"),
+            ("the same", params[0] + RATE / BATCH, "the model contains 15.875 updates, reports tell of 16"),
+            ("one more", params[0] - RATE / BATCH, "0.125 updates were counted twice"),
+            ("no number", np.nan, "not finite"),
+        ):
+            tampered[0] = value
+            assert found in problems(), name
+    with pytest.MonkeyPatch.context() as patched:
+        true = RunFolder.open(out).read_summary()
+        for summary, found in (
+            (replace(true, cost_usd=true.cost_usd + 1), "do not add up"),
+            (replace(true, header=replace(true.header, budget_usd=Decimal(0))), "beyond the budget"),
+        ):
+            patched.setattr(RunFolder, "read_summary", lambda folder, summary=summary: summary)
+            assert found in problems()
 
 
 def test_bills_are_read_once_and_repeated_deliveries_apart(tmp_path):
-    from siren.testing.faults.bills import BillReader
-
     line = (
         "REPORT RequestId: {}\tDuration: 1.50 ms\tBilled Duration: {} ms\tMemory Size: {} MB\t"
         "Max Memory Used: 9 MB\t\n"
@@ -163,13 +183,6 @@ def test_bills_are_read_once_and_repeated_deliveries_apart(tmp_path):
     assert reader.since() == Billed(2, 500, 700, 1200)
     assert reader.since() == Billed(0, 0, 0, 0)
     assert priced(1024 * 1000) == Decimal("0.0000166667")
-
-
-def test_a_fault_of_the_store_befalls_what_it_is_to():
-    fault = StoreFault("503", method="PUT", key="/epochs/", every=2, count=2)
-    asked = [("GET", "/b/epochs/1"), ("PUT", "/b/data/1"), *[("PUT", "/b/epochs/1")] * 7]
-    assert [fault.happens(*each) for each in asked] == [False, False, False, True, False, True, *[False] * 3]
-    assert fault.injected == 2
 
 
 def test_every_scenario_can_happen_under_some_pair_and_has_its_own_name():

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from siren.testing.crashes import KILLED
 from siren.testing.faults.rig import Ended, Plan, Rig, until
 from siren.testing.faults.store import StoreFault
 from siren.testing.faults.verdict import DONE, MEANS, Expected, Params, Verdict, examine, last_params
 from siren.types import StopReason
 
 RESUMES = 4
-KILLED = -9
 PLATFORM_FAILURE, USAGE_ERROR = (
     reason.exit_code for reason in (StopReason.PLATFORM_FAILURE, StopReason.USAGE_ERROR)
 )
-MAY_FAIL = frozenset({PLATFORM_FAILURE})
+FAILS = frozenset({PLATFORM_FAILURE})
 ABANDONED = {"timeout_s": 20}
 """Nobody can end functions that wait at a barrier of an epoch that was given up, or ended without them."""
 
@@ -206,7 +206,7 @@ def killed_at(step: str, occurrence: int = 1, later: int = 0) -> Callable[[Rig, 
 def function_dies(point: str, nth: int, functions: int = 1) -> Scenario:
     """Processes of functions end at a point of their loop."""
     each = {"do": "exit", "point": point, "nth": nth}
-    return Scenario(f"a function dies {point}", orders(*[each] * functions))
+    return Scenario(f"a function dies {point}", orders(*[each] * functions), Expected(retries=functions))
 
 
 def _redis(scenario: Scenario) -> Scenario:
@@ -230,18 +230,21 @@ DEATHS = (
     Scenario(
         "a function is killed from outside",
         endpoint_faults({"kind": "kill", "delay_s": 0.01, "count": 1, "after": 2}),
+        Expected(retries=1),
     ),
 )
 HANG = Scenario(
     "a function hangs until Lambda's timeout",
     orders({"do": "hang", "point": "after gradient", "nth": 2}),
-    Expected(whole=False),
+    Expected(whole=False, retries=1),
     plan={"timeout_s": 3},
 )
 MEMORY = Scenario(
     "a function runs out of memory",
     orders({"do": "memory", "point": "before gradient", "nth": 2}),
-    Expected(mixed=True, says=r"function \d of epoch 1 ran out of 1024 MB and is run again with \d+ MB"),
+    Expected(
+        mixed=True, retries=1, says=r"function \d of epoch 1 ran out of 1024 MB and is run again with 1280 MB"
+    ),
     plan={"memory_mb": 1024},
 )
 THROTTLED = Scenario(
@@ -250,29 +253,35 @@ THROTTLED = Scenario(
         {"kind": "throttle", "count": 6},
         {"kind": "throttle", "count": 6, "after": 6, "reason": "CallerRateLimitExceeded"},
     ),
+    Expected(throttles=12),
     plan={"functions": 4},
 )
 ERROR_500 = Scenario(
-    "500 from Lambda", endpoint_faults({"kind": "error500", "after": 1}), Expected(answered=False)
+    "500 from Lambda", endpoint_faults({"kind": "error500", "after": 1}), Expected(answered=False, retries=1)
 )
 ERROR_503 = Scenario(
-    "503 from Lambda", endpoint_faults({"kind": "error503", "after": 2}), Expected(answered=False)
+    "503 from Lambda", endpoint_faults({"kind": "error503", "after": 2}), Expected(answered=False, retries=1)
 )
 ERRORS = Scenario(
     "nothing but 500 from Lambda",
     endpoint_faults({"kind": "error500", "count": 100, "after": 2}),
-    Expected(answered=False, ends=MAY_FAIL),
+    Expected(answered=False, ends=FAILS),
 )
 LOST = Scenario(
-    "a response is lost after the work", endpoint_faults({"kind": "drop_response"}), Expected(answered=False)
+    "a response is lost after the work",
+    endpoint_faults({"kind": "drop_response"}),
+    Expected(answered=False, retries=1),
 )
 ALL_LOST = Scenario(
     "every response of an epoch is lost",
     endpoint_faults({"kind": "drop_response", "count": 100, "after": 2}),
-    Expected(answered=False, ends=MAY_FAIL),
+    Expected(answered=False, ends=FAILS),
 )
 DUPLICATED = Scenario(
-    "an event is delivered twice", endpoint_faults({"kind": "duplicate", "count": 3}), plan=ABANDONED
+    "an event is delivered twice",
+    endpoint_faults({"kind": "duplicate", "count": 3}),
+    Expected(repeated=True),
+    plan=ABANDONED,
 )
 DELAYED = Scenario("functions start late", endpoint_faults({"kind": "delay", "delay_s": 0.5, "count": 2}))
 LAMBDA = (THROTTLED, ERROR_500, ERROR_503, ERRORS, LOST, ALL_LOST, DUPLICATED, DELAYED)
@@ -294,7 +303,7 @@ SLOW = Scenario("S3: slow", store_faults(kind="slow", delay_s=0.05))
 DOWN = Scenario(
     "S3: 503 to every write from the second epoch on",
     store_faults(kind="503", method="PUT", key=r"/epochs/2-"),
-    Expected(ends=MAY_FAIL),
+    Expected(ends=FAILS),
 )
 STORE = (SLOW_DOWN, INTERNAL, INTERNAL_DONE, RESET_DONE, CUT, CHANGED, SLOW, DOWN)
 
@@ -308,7 +317,7 @@ def _flipped(body: bytes) -> bytes:
 def damaged(name: str, body: Callable[[bytes], bytes]) -> Scenario:
     """An object with a model holds something else, once."""
     fault = store_faults(kind="other", method="GET", key=r"\.npz", count=1, body=body)
-    return Scenario(f"S3: a model is {name}", fault, Expected(answered=False, ends=MAY_FAIL), plan=ABANDONED)
+    return Scenario(f"S3: a model is {name}", fault, Expected(answered=False, ends=FAILS), plan=ABANDONED)
 
 
 DAMAGED = (
@@ -318,9 +327,7 @@ DAMAGED = (
     damaged("a megabyte of zeros", lambda body: bytes(1 << 20)),
 )
 EMPTIED = _redis(
-    Scenario(
-        "Redis forgets everything", cache_emptied, Expected(answered=False, ends=MAY_FAIL), plan=ABANDONED
-    )
+    Scenario("Redis forgets everything", cache_emptied, Expected(answered=False, ends=FAILS), plan=ABANDONED)
 )
 RAISED = Scenario(
     "model.py raises once",
@@ -356,7 +363,7 @@ EVERYTHING = Scenario(
         )(rig),
         store_faults(kind="500", every=9)(rig),
     ),
-    Expected(answered=False),
+    Expected(answered=False, retries=1, throttles=3),
     plan={"functions": 4},
 )
 SCENARIOS = (*DEATHS, HANG, MEMORY, *LAMBDA, *STORE, *DAMAGED, EMPTIED, RAISED, *KILLS, EVERYTHING)

@@ -58,7 +58,7 @@ class StoreFault:
 
     def happens(self, method: str, path: str) -> bool:
         """Whether it happens to this request, which is counted."""
-        if method not in (self.method or method) or not re.search(self.key, path):
+        if self.method not in ("", method) or not re.search(self.key, path):
             return False
         self.met += 1
         if self.met % self.every or self.injected >= self.count:

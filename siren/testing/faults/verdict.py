@@ -30,13 +30,15 @@ Params = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Expected:
-    """What a fault may do to a run.
+    """What a fault may do to a run, and what it must: one that leaves no trace did not happen.
 
     Attributes:
         whole: Every planned update must be in the model.
         answered: Every response arrived: what is settled equals what was billed.
         mixed: Functions of several memory sizes ran in one epoch: their bill is rounded up.
-        ends: Exit codes that may come before the last one.
+        ends: Exit codes of which one must come before the last one, and no other may.
+        retries, throttles: Of which reports must tell, at least.
+        repeated: The endpoint must have billed more deliveries than requests.
         says: A pattern of what the user must be told.
     """
 
@@ -44,6 +46,9 @@ class Expected:
     answered: bool = True
     mixed: bool = False
     ends: frozenset[int] = frozenset()
+    retries: int = 0
+    throttles: int = 0
+    repeated: bool = False
     says: str = ""
 
 
@@ -126,6 +131,7 @@ def examine(
     params = last_params(out, len(records))
     problems = [
         *_ends(ends, expected),
+        *_traces(reports, billed, expected),
         *_updates(plan, records, expected, params, calm),
         *_account(summary, records),
         *_money(records, unconfirmed, billed, expected),
@@ -168,6 +174,8 @@ def _ends(ends: Sequence[Ended], expected: Expected) -> list[str]:
     problems = []
     if ends[-1].code != DONE:
         problems.append(f"it ended with {ends[-1].code}: {ends[-1].said}")
+    if expected.ends and len(ends) == 1:
+        problems.append("it ended as if nothing had happened")
     for end in ends[:-1]:
         if end.code not in expected.ends:
             problems.append(f"it ended with {end.code} before it was resumed: {end.said}")
@@ -175,6 +183,18 @@ def _ends(ends: Sequence[Ended], expected: Expected) -> list[str]:
             problems.append(f"it did not end with one sentence: {end.said}")
     if expected.says and not any(re.search(expected.says, end.said) for end in ends):
         problems.append(f"nobody is told {expected.says!r}")
+    return problems
+
+
+def _traces(reports: Sequence[EpochReport], billed: Billed, expected: Expected) -> list[str]:
+    """A fault was noticed where it must be."""
+    problems = []
+    for name in ("retries", "throttles"):
+        told, least = sum(getattr(report, name) for report in reports), getattr(expected, name)
+        if told < least:
+            problems.append(f"reports tell of {told} {name}, not of {least}")
+    if expected.repeated and billed.all_mb_ms == billed.most_mb_ms:
+        problems.append("no event was delivered twice")
     return problems
 
 
