@@ -1,3 +1,4 @@
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -11,6 +12,7 @@ from siren.analysis.agreement import (
     predicted_losses,
 )
 from siren.analysis.asynchrony import changed_costing, changed_workload
+from siren.money.pricer import RunTotals
 from siren.simulator.fitting import Setting, fit_quadratic, fixed_trace
 from siren.testing.timing import TimingTwin
 from siren.twin.twin import Twin, job_of
@@ -48,9 +50,13 @@ def test_no_more_seeds_are_taken_once_the_means_are_known(digits):
 
 def test_an_epochs_dollars_leave_out_the_cache_and_the_set_up(digits):
     costing = changed_costing(digits)
-    told = Twin(digits, costing, 0).run_epoch(EpochPlan(Action(2, MEMORY_MB), 900, 899.0, Decimal(0)))
-    assert told.usage.cache_s > 0
-    assert 0 < epoch_usd(costing, told) < 0.001  # a started hour of the cache alone is 0.03
+    twin, plan = Twin(digits, costing, 0), EpochPlan(Action(2, MEMORY_MB), 900, 899.0, Decimal(0))
+    for setup_puts in (costing.setup_puts, 0):
+        told = twin.run_epoch(plan)
+        assert told.usage.cache_s > 0
+        alone = replace(told.usage, cache_s=0.0, s3_puts=told.usage.s3_puts - setup_puts)
+        bill = costing.pricer.price_epoch(alone, previous=RunTotals())
+        assert epoch_usd(costing, told) == float(bill.total) > 0
 
 
 def test_losses_of_a_run_that_explodes_are_infinite_from_there_on(digits):
