@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_characters_of_many_bytes_and_lines_of_few_count_as_bytes(capfd):
         said = capfd.readouterr().out
         assert len(said.encode()) <= output.MAX_BYTES
         assert said.endswith(" ... (cut)\n")
+        assert "\r" not in said
 
 
 def test_what_bypasses_python_is_dropped_and_streams_may_be_closed(capfd):
@@ -120,11 +122,12 @@ def test_logging_is_afterwards_as_it_was():
 
 def test_a_warning_and_what_was_printed_before_arrive_in_order_in_a_process_of_its_own(checkout):
     code = (
-        "import warnings\nfrom siren.worker.output import limited\nprint('before')\n"
-        "with limited():\n    warnings.warn('y' * 1_000_000)\nprint('after')"
+        "import sys, warnings\nfrom siren.worker.output import limited\nprint('before')\nown = sys.stdout\n"
+        "with limited():\n    own.flush()\n    warnings.warn('y' * 1_000_000)\nprint('after')"
     )
     command = [sys.executable, "-W", "default", "-c", code]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True, env=buffered)
     before, warned, after = done.stdout.splitlines()
     assert (before, after, done.stderr) == ("before", "after", "")
     assert "UserWarning: yyy" in warned

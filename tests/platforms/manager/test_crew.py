@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -320,6 +321,25 @@ def test_an_answer_between_shows_that_lambda_is_reached(monkeypatch):
     assert (len(invoker.calls), outcome.throttles, outcome.retries) == (5, 2, 0)
 
 
+def test_lambda_that_answers_another_function_is_reached(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(crew_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(crew_module, "BACKOFF_S", 0.001)
+
+    def script(told: Task, function: str, count: int) -> Answer:
+        if told.worker == 1:
+            clock.now = 50.0
+            return done(told)
+        if clock.now == 50.0:  # 20 s after that
+            clock.now = 70.0
+            return UNREACHABLE
+        return done(told) if clock.now else UNREACHABLE
+
+    outcome, _ = play(script, functions=2)
+    assert all(member.done for member in outcome.members)
+    assert clock.now > crew_module.UNREACHABLE_S
+
+
 def test_connections_lost_long_apart_are_not_one_long_loss(monkeypatch):
     monkeypatch.setattr(crew_module, "UNREACHABLE_S", 0.2)
     monkeypatch.setattr(crew_module, "BACKOFF_S", 0.001)
@@ -396,14 +416,15 @@ def test_what_was_on_its_way_when_the_epoch_ended_may_have_run():
     assert launched(Silent(answers(REFUSED))) == 2
 
 
-def test_answers_are_counted_in_bytes_and_failures_at_their_bound():
+@pytest.mark.parametrize(("received", "counted"), [(700, ANSWER_BYTES), (2 * ANSWER_BYTES, 2 * ANSWER_BYTES)])
+def test_answers_are_counted_in_bytes_and_failures_at_their_bound_at_least(received, counted):
     def script(told: Task, function: str, count: int) -> Answer:
         if told.worker == 0 and count == 0:
-            return replace(KILLED, received_bytes=700)
+            return replace(KILLED, received_bytes=received)
         return replace(done(told), received_bytes=1000 + told.worker)
 
     outcome, _ = play(script, 2)
-    assert outcome.used.answer_bytes == ANSWER_BYTES + 1000 + 1001
+    assert outcome.used.answer_bytes == counted + 1000 + 1001
 
 
 def test_function_0_sets_more_aside_where_it_asks_for_more():
