@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,6 @@ from siren.units import SECONDS_PER_HOUR
 from siren.workloads.workload import Workload
 from siren.worlds.costing import Costing
 from siren.worlds.vm import Cluster, VmCosting
-
-if TYPE_CHECKING:
-    from matplotlib.axis import Axis
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = ROOT / "experiments"
@@ -74,16 +71,6 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         table.writerows(
             {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
         )
-
-
-def plain_log(axis: Axis, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
-    """Ticks of a logarithmic axis at these multiples of powers of ten, written as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
 
 
 # --- intervals ---------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ import tyro
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from experiments._pages import EXPERIMENTS, RESULTS, commit, markdown, plain_log, told, wrapped, write_rows
+from experiments._pages import EXPERIMENTS, RESULTS, commit, markdown, told, wrapped, write_rows
 from siren.analysis import _format
-from siren.analysis.figures import BLUE, GREEN, INK, ORANGE, RED, styled_figure
+from siren.analysis.figures import BLUE, GREEN, INK, ORANGE, RED, plain_log, styled_figure
 from siren.evaluation import seeds
 from siren.evaluation.cache import ChoiceCache
 from siren.evaluation.case import Case, CaseKey

@@ -36,7 +36,6 @@ from experiments._pages import (
     interval,
     machine_courses,
     markdown,
-    plain_log,
     played,
     ratio,
     told,
@@ -44,7 +43,7 @@ from experiments._pages import (
     write_rows,
 )
 from siren.analysis import _format
-from siren.analysis.figures import BLUE, GREEN, INK, PURPLE, RED, styled_figure
+from siren.analysis.figures import BLUE, GREEN, INK, PURPLE, RED, plain_log, styled_figure
 from siren.planning.machines import SIZES, measure
 from siren.planning.plans import AMPLE, budgets_of, fixed_frontier
 from siren.policies import Safeguard, Safety

@@ -30,7 +30,6 @@ from experiments._pages import (
     interval,
     machine_courses,
     markdown,
-    plain_log,
     played,
     ratio,
     told,
@@ -38,7 +37,7 @@ from experiments._pages import (
     write_rows,
 )
 from siren.analysis import _format
-from siren.analysis.figures import BLUE, GREEN, INK, PURPLE, RED, styled_figure
+from siren.analysis.figures import BLUE, GREEN, INK, PURPLE, RED, plain_log, styled_figure
 from siren.analysis.toy import MEMORY_MB, SECONDS_PER_ROW, SlidesSchedule
 from siren.analysis.toy import toy_job as make_toy_job
 from siren.errors import BudgetError

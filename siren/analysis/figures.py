@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
 
 Run = tuple[str, Sequence[EpochRecord], RunSummary]
 """Label, epochs and summary of a run."""
@@ -261,9 +262,22 @@ def use_style(size_inches: tuple[float, float] = NOTEBOOK_INCHES) -> None:
 
 def plain_ticks(axis: Axis, values: Sequence[float]) -> None:
     """Puts the ticks of an axis, above all a logarithmic one, at these values, written as plain numbers."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator
 
-    axis.set_major_locator(FixedLocator(values))
+    _plain(axis, FixedLocator(values))
+
+
+def plain_log(axis: Axis, subs: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
+    """Puts the ticks of a logarithmic axis at these multiples of powers of ten, written as plain numbers."""
+    from matplotlib.ticker import LogLocator
+
+    _plain(axis, LogLocator(subs=subs))
+
+
+def _plain(axis: Axis, ticks: Locator) -> None:
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    axis.set_major_locator(ticks)
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_locator(NullLocator())
 
@@ -295,15 +309,9 @@ def _plot_losses(
 
 def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
     """Ticks at 1, 2 and 5 (at 1 over many decades), written as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     room = max(high / low, 1.0001) ** 0.12  # the same share of the axis, however far the loss falls
     axes.set_ylim(low / room, high * room)
-    subs = (1.0, 2.0, 5.0) if high / low < 1e4 else (1.0,)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.minorticks_off()
+    plain_log(axes.yaxis, (1.0, 2.0, 5.0) if high / low < 1e4 else (1.0,))
 
 
 def _plot_choices(functions: Axes, memory: Axes, records: Sequence[EpochRecord]) -> None:

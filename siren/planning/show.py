@@ -135,14 +135,12 @@ def figure(plan: Plan, path: Path) -> None:
 
 def _log_scales(axes: Axes) -> None:
     """Logarithmic axes with plain numbers at 1, 2 and 5."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from siren.analysis.figures import plain_log
 
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        plain_log(axis)
 
 
 def _predictions(axes: Axes, found: Sequence[Prediction], label: str, colour: str, marker: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from siren.analysis.figures import compare_figure, plain_ticks, run_figure, use_style
+from siren.analysis.figures import compare_figure, plain_log, plain_ticks, run_figure, use_style
 from siren.errors import MissingExtraError, RunFolderError
 from siren.types import StopReason
 from tests.analysis import samples
@@ -93,10 +93,20 @@ def test_notebooks_draw_in_the_style_of_the_other_figures():
         assert mpl.rcParams["axes.titlelocation"] == "left"
 
 
-def test_ticks_of_a_logarithmic_axis_are_plain_numbers():
+@pytest.mark.parametrize(
+    ("put", "told"),
+    [
+        (lambda axis: plain_ticks(axis, [0.05, 1, 1500]), ["0.05", "1", "1,500"]),
+        (lambda axis: plain_log(axis, (1.0,)), ["0.1", "1", "10", "100", "1,000"]),
+        (plain_log, ["0.05", "0.1", "0.2", "0.5"]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_plain_numbers(put, told):
     figure = Figure()
     axes = figure.subplots()
-    axes.set(yscale="log", ylim=(0.04, 2000))
-    plain_ticks(axes.yaxis, [0.05, 1, 1500])
-    assert [label.get_text() for label in axes.yaxis.get_ticklabels()] == ["0.05", "1", "1,500"]
+    axes.set(yscale="log", ylim=(0.04, 2000 if "1" in told else 0.7))
+    put(axes.yaxis)
+    low, high = axes.get_ylim()
+    ticks = zip(axes.yaxis.get_majorticklocs(), axes.yaxis.get_ticklabels(), strict=True)
+    assert [label.get_text() for at, label in ticks if low <= at <= high] == told
     assert not len(axes.yaxis.get_minorticklocs())
