@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
+from experiments._pages import ROOT, interval, write_rows
 from siren.analysis.asynchrony import (
     changed_costing,
     changed_workload,
@@ -47,7 +48,6 @@ from siren.workloads.registry import load_workload
 from siren.workloads.workload import Workload
 from siren.worlds.costing import Costing, EpochPlan
 
-ROOT = Path(__file__).resolve().parent.parent
 MEMORY_MB = 1769
 TIMEOUT_S = 10**6
 SECONDS_PER_PUSH = 5.0
@@ -186,15 +186,6 @@ def many_then_few(many: int, few: int, epochs: int) -> Schedule:
     return lambda epoch: many if epoch < epochs else few
 
 
-def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """Mean and its 95% bootstrap interval."""
-    rng = np.random.default_rng(seed)
-    sample = np.asarray(values)
-    means = rng.choice(sample, (2000, len(sample))).mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(sample.mean()), float(low), float(high)
-
-
 # --- the whole experiment ---------------------------------------------------------------------------
 
 
@@ -216,7 +207,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
                 functions, description=f"({panel}) {label}", console=console, transient=True, disable=quiet
             ):
                 rows += [{"series": label, **vars(p)} for p in ladder(workload, best, [n], seeds, epochs)]
-        write_csv(config.out / f"{panel}.csv", rows)
+        write_rows(config.out / f"{panel}.csv", rows)
         result[panel] = rows
 
     rate = 0.02
@@ -291,7 +282,7 @@ def split_panel(config: Config, console: Console) -> dict[str, Any]:
     chosen = min(scored)[1] if scored else candidates[0]
     name = f"{chosen[0]} for {chosen[2]} epochs, then {chosen[1]}"
     rows += told(name, runs(many_then_few(*chosen), tell, 60))
-    write_csv(config.out / "split.csv", rows)
+    write_rows(config.out / "split.csv", rows)
     table: dict[str, dict[str, Any]] = {}
     for key in dict.fromkeys(r["schedule"] for r in rows):
         mine = [r for r in rows if r["schedule"] == key]
@@ -316,13 +307,6 @@ def split_panel(config: Config, console: Console) -> dict[str, Any]:
         "choice_seeds": list(choose),
         "report_seeds": list(tell),
     }
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Rows of one set of columns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [",".join(rows[0]), *(",".join(f"{v}" for v in row.values()) for row in rows)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 # --- the figure -------------------------------------------------------------------------------------
