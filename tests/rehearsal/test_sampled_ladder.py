@@ -22,37 +22,40 @@ SHARE, LENGTH, EXPONENT, TARGET = 0.25, 12, -0.8, 0.1
 
 
 class Pool:
-    """Curves by a formula, in this process."""
+    """Curves by a formula of count, length and seed, in this process."""
 
-    count = 1
-
-    def __init__(self, losses_of: Callable[[int, int], np.ndarray], easier: float = 1.0) -> None:
-        self.losses_of, self.easier = losses_of, easier
+    def __init__(self, losses_of: Callable[..., np.ndarray], easier: float = 1.0, count: int = 1) -> None:
+        self.losses_of, self.easier, self.count = losses_of, easier, count
         self.asked: list[tuple[int, int, bool]] = []
+        self.until: list[float] = []
 
     def each(self, method: str, calls: Iterable[tuple[Any, ...]], until: float) -> Iterator[Curve]:
         assert method == "curve"
-        for n, _, _, _, seed, _, whole in calls:
+        for n, _, _, _, seed, ends, whole in calls:
             self.asked.append((n, seed - FIRST_SEED, whole))
-            losses = self.losses_of(n, LENGTH if whole else LENGTH // 2)
+            self.until.append(ends)
+            losses = self.losses_of(n, LENGTH if whole else LENGTH // 2, seed - FIRST_SEED)
             yield Curve(n, losses, True, 1.0, losses[-1] / self.easier if whole else math.nan)
 
 
-def power(pace: Callable[[int], float]) -> Callable[[int, int], np.ndarray]:
-    """A loss that falls as a power of the samples seen, after `pace(n)` times as many at n functions."""
+def power(pace: Callable[..., float]) -> Callable[..., np.ndarray]:
+    """A loss that falls as a power of the samples seen, after `pace(n, seed)` times as many."""
 
-    def losses_of(n: int, length: int) -> np.ndarray:
-        seen = np.arange(1, length + 1) * SHARE / pace(n)
+    def losses_of(n: int, length: int, seed: int = 0) -> np.ndarray:
+        seen = np.arange(1, length + 1) * SHARE / pace(n, seed)
         return np.concatenate([[3.0], 0.5 * seen**EXPONENT])
 
     return losses_of
 
 
-def ladder_of(budget_usd: float = 100.0, usual: int = 4, **training) -> SampledLadder:
-    workload = tiny_workload(training={"target_loss": 0.6, "batch_size": 2, **training})
+def ladder_of(
+    budget_usd: float = 100.0, usual: int = 4, target: float = TARGET, sample_s: float | None = None
+) -> SampledLadder:
+    cost = {} if sample_s is None else {"seconds_per_sample": sample_s}
+    workload = tiny_workload(training={"target_loss": 0.6, "batch_size": 2}, cost=cost)
     stage = Stage(workload, tiny_costing(workload), SHARE, lambda: 0.0)
     stage.share = SHARE
-    return SampledLadder(stage, Action(usual, 1769), TARGET, budget_usd, Schedule(0.0, 10.0, 1.0, 10.0))
+    return SampledLadder(stage, Action(usual, 1769), target, budget_usd, Schedule(0.0, 10.0, 1.0, 10.0))
 
 
 def climbed(pool: Pool, **settings) -> SampledLadder:
@@ -75,7 +78,7 @@ def epochs_of(ladder: SampledLadder) -> dict[int, float]:
 
 
 def test_the_whole_job_needs_what_the_power_law_of_the_first_curve_says():
-    pool = Pool(power(lambda n: 1.0))
+    pool = Pool(power(lambda n, _: 1.0))
     epochs = epochs_of(climbed(pool))
     assert pool.asked[0] == (4, 0, True)
     assert epochs[4] == pytest.approx(NEEDED, rel=1e-6)
@@ -86,21 +89,62 @@ def test_the_whole_job_needs_what_the_power_law_of_the_first_curve_says():
 
 def test_a_count_that_needs_more_sub_epochs_needs_more_epochs_by_less_than_a_whole_one():
     """A tenth more, on curves of a handful of sub-epochs."""
-    epochs = epochs_of(climbed(Pool(power(lambda n: 1.1 if n > 4 else 1.0))))
+    epochs = epochs_of(climbed(Pool(power(lambda n, _: 1.1 if n > 4 else 1.0))))
     more = [n for n in epochs if n > 4]
     assert more
     for n in more:
         assert epochs[n] / epochs[4] == pytest.approx(1.1 * DOUBLING ** math.log2(n / 4), rel=0.05)
 
 
+def test_counts_are_compared_on_the_same_data_and_seeds_averaged():
+    """Whatever a seed's data does to all counts alike says nothing of the counts."""
+    data, own = (1.0, 1.6, 0.7), (1.0, 1.24, 1.12)
+    pool = Pool(power(lambda n, seed: data[seed] * (own[seed] if n > 4 else 1.0)))
+    epochs = epochs_of(climbed(pool))
+    repeated = [n for n in epochs if n > 4 and (n, 1, False) in pool.asked]
+    assert repeated
+    for n in repeated:
+        more = np.mean([own[seed] for asked, seed, _ in pool.asked if asked == n])
+        assert epochs[n] / epochs[4] == pytest.approx(more * DOUBLING ** math.log2(n / 4), rel=0.03)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_curves_take_their_share_of_all_processes_time(count):
+    pool = Pool(power(lambda n, _: 1.0), count=count)
+    climbed(pool)
+    assert pool.until[:2] == pytest.approx([3.5 * count, 1.2 * count])
+
+
+def test_no_count_is_tried_that_is_far_from_all_that_were():
+    """Gradients worth sharing out among as many functions as there are."""
+    pool = Pool(power(lambda n, _: 1.0))
+    climbed(pool, sample_s=5.0)
+    counts = [n for n, _, _ in pool.asked]
+    assert counts[0] == 4
+    assert max(counts) > 4 * 4
+    for k in range(1, len(counts)):
+        assert counts[k] <= 4 * max(counts[:k])
+
+
+def test_counts_that_the_budget_does_not_pay_are_not_tried():
+    rich = Pool(power(lambda n, _: 1.0))
+    grid, found = climbed(rich, sample_s=5.0).fixed_runs()
+    needed = dict(zip(grid.functions.tolist(), found.needed_usd.min(axis=1).tolist(), strict=True))
+    most = max(n for n, _, _ in rich.asked)
+    assert needed[4] < needed[most]
+    poor = Pool(power(lambda n, _: 1.0))
+    climbed(poor, sample_s=5.0, budget_usd=(needed[4] + needed[most]) / 2)
+    assert 4 <= max(n for n, _, _ in poor.asked) < most
+
+
 def test_what_few_held_out_samples_make_easier_or_harder_is_seen():
-    harder = epochs_of(climbed(Pool(power(lambda n: 1.0), easier=1.25)))
+    harder = epochs_of(climbed(Pool(power(lambda n, _: 1.0), easier=1.25)))
     assert harder[4] == pytest.approx((1.25 * TARGET / 0.5) ** (1 / EXPONENT), rel=1e-6)
 
 
 def test_counts_that_explode_are_left_and_smaller_ones_tried():
-    def losses_of(n: int, length: int) -> np.ndarray:
-        return power(lambda n: 1.0)(n, length) if n < 4 else np.array([3.0, 9.5])
+    def losses_of(n: int, length: int, _: int) -> np.ndarray:
+        return power(lambda n, _: 1.0)(n, length) if n < 4 else np.array([3.0, 9.5])
 
     pool = Pool(losses_of)
     epochs = epochs_of(climbed(pool))
@@ -110,24 +154,30 @@ def test_counts_that_explode_are_left_and_smaller_ones_tried():
 
 
 def test_counts_that_could_not_be_faster_are_not_trained():
-    """Where the budget is what the least functions need, others could not be paid."""
-    ample = Pool(power(lambda n: 1.0))
-    climbed(ample)
-    slow = Pool(power(lambda n: 1.0 if n == 4 else 50.0))
-    climbed(slow)
-    assert {n for n, _, _ in slow.asked} <= {n for n, _, _ in ample.asked} | set(range(1, 17))
-    assert len({n for n, _, _ in ample.asked}) < len(ladder_of()._counts)
+    """Fewer functions need no fewer epochs, and each takes them longer."""
+    pool = Pool(power(lambda n, _: 1.0))
+    ladder = climbed(pool)
+    tried = {n for n, _, _ in pool.asked}
+    assert min(ladder._counts) < 4 == min(tried)
+    assert len(tried) < len([n for n in ladder._counts if n >= 4])
 
 
 def test_the_target_of_trials_is_reached_in_as_many_sub_epochs_as_the_whole_job_needs_epochs():
-    pool = Pool(power(lambda n: 1.0))
+    pool = Pool(power(lambda n, _: 1.0))
     ladder = climbed(pool)
     losses = pool.losses_of(4, LENGTH)
     assert ladder.trial_target == losses[math.ceil(NEEDED)]
 
 
+def test_a_trial_takes_some_sub_epochs_where_the_whole_job_takes_one_epoch():
+    pool = Pool(power(lambda n, _: 1.0))
+    ladder = climbed(pool, target=0.5)
+    assert epochs_of(ladder)[4] == pytest.approx(1.0)
+    assert ladder.trial_target == pool.losses_of(4, LENGTH)[3]
+
+
 def test_a_loss_that_does_not_fall_is_told():
-    ladder = climbed(Pool(lambda n, length: np.array([1.0, 2.0, 4.0])))
+    ladder = climbed(Pool(lambda *_: np.array([1.0, 2.0, 4.0])))
     with pytest.raises(BudgetError, match="does not fall on a sub-sample with 1 functions"):
         _ = ladder.trial_target
 
@@ -138,9 +188,16 @@ def test_no_time_for_a_curve_is_told():
         climbed(nothing)
 
 
-def test_the_grid_has_what_was_trained():
-    ladder = climbed(Pool(power(lambda n: 1.0)))
+def test_the_grid_has_what_was_trained_and_counts_between():
+    pool = Pool(power(lambda n, _: 1.1 if n > 4 else 1.0))
+    ladder = climbed(pool)
     grid, found = ladder.fixed_runs()
+    trained = {n for n, _, _ in pool.asked}
+    assert trained < {*grid.functions.tolist()}
+    assert min(trained) == grid.functions[0]
+    assert max(trained) == grid.functions[-1]
+    epochs = list(epochs_of(ladder).values())
+    assert epochs == sorted(epochs)
     costing = tiny_costing(tiny_workload(training={"batch_size": 2}))
     assert grid.memory_mb.tolist() == memory_grid(costing.world).tolist()
     assert isinstance(grid, ActionGrid)
