@@ -6,8 +6,8 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
@@ -32,6 +32,7 @@ from siren.assembly import (
     with_policy,
 )
 from siren.errors import LedgerError, RunFolderError, SirenError, UsageError
+from siren.loop import JobLoop
 from siren.money.amounts import parse_budget
 from siren.money.ledger import Ledger
 from siren.platforms.aws.confirm import confirm
@@ -44,7 +45,6 @@ from siren.training import Trainer, preflight
 from siren.types import (
     BatchRule,
     ChannelKind,
-    EpochRecord,
     RunObserver,
     RunSummary,
     StopReason,
@@ -207,24 +207,47 @@ def _start(config: RunConfig, terminal: _Terminal) -> RunSummary:
             run, settings = rehearsed(run, settings, terminal.stderr)
         settings = settings.model_copy(update={"resolved": {**settings.resolved, **resolved_agent(settings)}})
         run = with_policy(run, settings)
-        _launch(run, terminal, asks=not config.yes)
+        _launch(run, terminal, Ledger(settings.budget_usd), asks=not config.yes)
         folder = RunFolder.create(path, settings.to_json(), {**system_facts(), **facts_of(run.platform)})
         with folder.lock():
             ledger = Ledger(settings.budget_usd, folder.path / LEDGER)
             return _train(run, folder, ledger, config, terminal)
 
 
-def _launch(run: Assembled, terminal: _Terminal, *, asks: bool, history: Sequence[EpochRecord] = ()) -> None:
-    """Makes the platform ready; where it spends money, only after the user has seen what and agreed."""
-    platform = run.platform
-    if platform.spends_money and asks:
-        print(spending_plan(run.header, run.view, run.policy, history), file=terminal.stderr)
-        otherwise = "--platform local to try it without money"
-        if not confirm("Spend it?", terminal.stdin, terminal.stderr, otherwise=otherwise):
-            raise UsageError("nothing was spent: run it again when you agree to the plan")
-        run.policy.start(run.view)
-    if isinstance(platform, FunctionPlatform):
-        platform.connect()
+def _launch(
+    run: Assembled, terminal: _Terminal, ledger: Ledger, folder: RunFolder | None = None, *, asks: bool
+) -> None:
+    """Makes the platform ready; where it spends money, only after the user has seen what and agreed.
+
+    Args:
+        run: What is launched.
+        terminal: Where the user is asked.
+        ledger: The account.
+        folder: Of a run that goes on.
+        asks: Whether to ask at all.
+    """
+    if run.platform.spends_money and asks:
+        _agree(run, terminal, ledger, folder)
+    if isinstance(run.platform, FunctionPlatform):
+        run.platform.connect()
+
+
+def _agree(run: Assembled, terminal: _Terminal, ledger: Ledger, folder: RunFolder | None) -> None:
+    """Shows what is about to be spent, and asks; the policy then begins as if it had not been asked."""
+    begun = run.view.outlook
+    loop = JobLoop(run.platform, run.policy, run.view, ledger, run.limits, run.initial)
+    records = folder.events(outside_usd=ledger.bill["unconfirmed"]) if folder else ()
+    if folder and records:
+        tensors, state = folder.read_checkpoint(len(records))
+        run.platform.restore(tensors, state["platform"])
+        loop.resume(list(records), loop.progress, run.platform.params)
+    print(spending_plan(run.header, loop), file=terminal.stderr)
+    otherwise = "--platform local to try it without money"
+    if not confirm("Spend it?", terminal.stdin, terminal.stderr, otherwise=otherwise):
+        raise UsageError("nothing was spent: run it again when you agree to the plan")
+    run.view.outlook = begun
+    run.view.learn(())
+    run.policy.start(run.view)
 
 
 def _resume(config: RunConfig, terminal: _Terminal) -> RunSummary:
@@ -251,9 +274,7 @@ def _resume(config: RunConfig, terminal: _Terminal) -> RunSummary:
         run = assemble(settings, workload, policy, world, folder.path)
         with contextlib.closing(run.platform):
             run = with_policy(run, settings)
-            if run.platform.spends_money:
-                run.view.outlook = replace(run.view.outlook, left_usd=ledger.left_usd)
-            _launch(run, terminal, asks=not config.yes)
+            _launch(run, terminal, ledger, folder, asks=not config.yes)
             return _train(run, folder, ledger, config, terminal)
 
 

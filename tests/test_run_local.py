@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,9 +20,11 @@ import pytest
 import simplejson
 
 from siren.analysis.run_folder import RunFolder
+from siren.policies import AgentPolicy, JobView
 from siren.run import RunConfig, main
 from siren.testing import tiny_model
 from siren.testing.tiny import write_tiny_workload
+from siren.worlds import refit
 from tests.keyboard import Keyboard
 
 POLICY = "fixed:2x1769"
@@ -197,6 +200,39 @@ def test_aws_goes_on_after_a_yes_on_the_keyboard_or_the_command_line(workload, d
         assert ("Spend it?" in said) == (not options)
     assert deployed == ["open", "open"]
     assert not (tmp_path / "run").exists(), "a run folder of a run that never began"
+
+
+def test_a_run_that_goes_on_on_aws_shows_its_next_epoch_and_what_the_cache_cost_meanwhile(
+    workload, deployed, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    config = RunConfig(budget="1", workload=workload, rehearse=0.0, max_epochs=2, out=out)
+    assert main(config, io.StringIO(), io.StringIO()) == 6
+    folder = RunFolder.open(out)
+    ended, (tensors, state) = folder.read_summary(), folder.read_checkpoint(2)
+    (out / "config.json").write_text((out / "config.json").read_text().replace('"twin"', '"aws"'))
+    platform = {"epoch": 2, "clock_s": ended.duration_s, "began_unix": time.time() - 3.5 * 3600}
+    folder.write_checkpoint(2, tensors, {**state, "platform": platform})
+    started, start = [], AgentPolicy.start
+
+    def watched(policy: AgentPolicy, job: JobView) -> None:
+        started.append((job.outlook, job.scales))
+        start(policy, job)
+
+    monkeypatch.setattr(AgentPolicy, "start", watched)
+    monkeypatch.setattr(refit, "DEAD", 0.0)  # the two epochs do change the laws that the plan is made with
+    monkeypatch.setattr(refit, "GRAIN", 1e-6)
+    stderr = io.StringIO()
+    assert main(RunConfig(resume=out, max_epochs=9), io.StringIO(), stderr, Keyboard("y\n")) == 4
+    assert deployed == ["open"]
+    said = stderr.getvalue()
+    assert "\nnext      " in said
+    expected, worst = re.search(r"expected: \S+ \$([\d.]+); at worst \$([\d.]+)", said).groups()
+    meanwhile_usd = 3 * ended.bill["cache"]  # hours that began since the first, which is paid
+    assert meanwhile_usd <= Decimal(expected) <= Decimal(worst)
+    assert f"at worst ${1 - ended.cost_usd:.4f}, what is left" in said
+    first, again = started
+    assert first == again, "what is asked must not change what the policy is relative to"
 
 
 def test_aws_does_not_spend_where_nobody_can_answer(workload, deployed):
