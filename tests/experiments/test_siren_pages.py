@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -70,14 +69,15 @@ def test_courses_on_machines_differ_by_the_start_and_its_bill():
 # --- the toy example ---------------------------------------------------------------------------------
 
 
-def test_x_runs_120_functions_then_20_and_10_at_last():
+def test_a_course_begins_before_the_first_epoch_and_ends_at_the_target():
     toy = siren_toy.toy_job(3e-3)
-    reached, functions = toy.run(siren_toy.SlidesSchedule(), seed=0)
-    assert reached.reached
-    assert [n for n, _ in itertools.groupby(functions)] == [120, 20, 10]
-    assert functions.count(120) == 1
-    assert reached.losses[-1] <= toy.best_loss + 3e-3 < reached.losses[-2]
-    assert reached.dollars[0] == reached.cache_usd > 0  # the cache's hour is billed from the beginning
+    course, functions = toy.run(siren_toy.SlidesSchedule(), seed=0)
+    assert course.reached
+    assert len(course.seconds) == len(course.dollars) == len(course.losses) == len(functions) + 1
+    assert course.losses[-1] <= toy.best_loss + 3e-3 < course.losses[-2]
+    assert course.seconds[0] == 0
+    assert (np.diff(course.seconds) > 0).all()
+    assert course.dollars[0] == course.cache_usd > 0  # the cache's hour is billed from the beginning
 
 
 def test_the_toy_example_becomes_a_page(tmp_path):
@@ -139,7 +139,11 @@ def test_runs_are_read_as_they_were_written(tmp_path):
 
 def test_the_testbed_becomes_a_page(tmp_path):
     config = siren_testbed.TestbedConfig(fast=True, page=tmp_path / "page.md", out=tmp_path / "out")
+    kept = siren_testbed.csv_of("linear-ctr", dataclasses.replace(config, fast=False))
+    write_runs([run("Siren", 0, 30.0, 0.02)], kept)
+    before = kept.read_text(encoding="utf-8")
     assert siren_testbed.main(config) == 0
+    assert kept.read_text(encoding="utf-8") == before  # what is quoted stays
     text = config.page.read_text(encoding="utf-8")
     assert "44.3% less time at the same cost" in text
     assert "| 8x m4.2xlarge |" in text
