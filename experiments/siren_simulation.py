@@ -104,6 +104,13 @@ class Grid:
         return Reference(*action, best.time_s, cost_usd)
 
 
+def key_of(job: int, budget_ratio: float) -> CaseKey:
+    """A held-out job with a budget."""
+    return CaseKey(
+        JobKey(SIMULATOR, FAMILIES[SIMULATOR], WORLD, None, None, job, generated=True), budget_ratio
+    )
+
+
 def usual_sizes(grid: ActionGrid) -> NDArray[np.int64]:
     """For every count the index of the memory size that is nearest to one vCPU."""
     away = np.abs(grid.memory_mb - grid.costing.world.cpu.memory_per_vcpu)
@@ -411,13 +418,10 @@ def main(config: SimulationConfig) -> int:
             out=config.out,
         )
     report = seeds.report_seeds(config.seeds)
-    keys = [
-        CaseKey(JobKey(SIMULATOR, FAMILIES[SIMULATOR], WORLD, None, None, k, generated=True), budget)
-        for budget in config.budgets
-        for k in range(config.jobs)
-    ]
     with threadpool_limits(1):
-        every = [play_case(key, report) for key in keys]
+        every = [
+            play_case(key_of(k, budget), report) for budget in config.budgets for k in range(config.jobs)
+        ]
     rows, shipped = table_rows(every), shipped_curve()
     write_rows(config.out / "episodes.csv", csv_rows(every, report))
     figure(every, shipped, config.out / "figure.png")

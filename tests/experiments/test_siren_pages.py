@@ -93,6 +93,29 @@ def test_the_toy_example_becomes_a_page(tmp_path):
 # --- the simulation ----------------------------------------------------------------------------------
 
 
+def test_a_grid_search_tries_every_count_at_about_one_vcpu_and_keeps_the_fastest():
+    case = siren_simulation.budgeted(siren_simulation.key_of(0, 1.5))
+    grid = siren_simulation.grid_search(case)
+    limits, world = case.job.costing.world.limits, case.job.costing.world
+    most = min(case.job.costing.job.functions_max, limits.functions_max)
+    assert grid.functions.min() == 1
+    assert 0.5 * most <= grid.functions.max() <= most
+    step = max(np.diff(sorted(limits.memory_grid)))
+    assert (np.abs(grid.memory_mb - world.cpu.memory_per_vcpu) <= step).all()
+    rates, times = (
+        np.array([getattr(o, name) for o in grid.outcomes]) for name in ("success_rate", "time_s")
+    )
+    assert rates[grid.chosen] == 1
+    assert times[grid.chosen] == times[rates == 1].min()
+    reference = grid.reference
+    assert (reference.functions, reference.memory_mb) == (
+        grid.functions[grid.chosen],
+        grid.memory_mb[grid.chosen],
+    )
+    assert reference.duration_s == times[grid.chosen]
+    assert reference.cost_usd < float(case.budget_usd)
+
+
 def test_the_simulation_becomes_a_page(tmp_path):
     config = siren_simulation.SimulationConfig(fast=True, page=tmp_path / "page.md", out=tmp_path / "out")
     assert siren_simulation.main(config) == 0
