@@ -145,6 +145,16 @@ def test_a_cache_that_forgot_is_noticed(client):
         model.get()
 
 
+def test_vectors_are_sent_as_they_are(client):
+    """hiredis, which would copy them, only reads answers."""
+    connection = client.connection_pool.get_connection()
+    try:
+        vector = memoryview(bytes(10_000))
+        assert any(part is vector for part in connection.pack_command("SET", "key", vector))
+    finally:
+        client.connection_pool.release(connection)
+
+
 @pytest.mark.parametrize("part", [0, 1])
 def test_a_start_of_which_a_part_was_evicted_is_noticed(client, part):
     model, _ = seeded(client, 10)

@@ -117,7 +117,7 @@ def test_large_packages_go_through_the_bucket(
     assert "PutObject" not in cloud.changes()  # it is there already
 
 
-@pytest.mark.parametrize("kind", ["bucket", "role", "log group", "function", "cache"])
+@pytest.mark.parametrize("kind", ["bucket", "role", "log group", "function", "cache parameters", "cache"])
 def test_who_was_faster_is_no_error_if_it_is_ours(
     cloud: Cloud,
     names: Names,
@@ -126,16 +126,14 @@ def test_who_was_faster_is_no_error_if_it_is_ours(
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    cache = Cache(cloud.api, names, REDIS, network)
     part, operation, code = {
         "bucket": (Bucket(cloud.api, names, S3), "create_bucket", "BucketAlreadyOwnedByYou"),
         "role": (Role(cloud.api, names, S3), "create_role", "EntityAlreadyExists"),
         "log group": (LogGroup(cloud.api, names, S3), "create_log_group", "ResourceAlreadyExistsException"),
         "function": (function, "create_function", "ResourceConflictException"),
-        "cache": (
-            Cache(cloud.api, names, REDIS, network),
-            "create_cache_cluster",
-            "CacheClusterAlreadyExists",
-        ),
+        "cache parameters": (cache, "create_cache_parameter_group", "CacheParameterGroupAlreadyExists"),
+        "cache": (cache, "create_cache_cluster", "CacheClusterAlreadyExists"),
     }[kind]
     part.remove()
     call = cloud.api.call
@@ -346,9 +344,18 @@ def test_a_foreign_cache_survives_the_removal_of_what_is_ours_beside_it(
 
 def test_a_full_cache_refuses_and_never_evicts(cloud: Cloud, names: Names, network: Network) -> None:
     cache = Cache(cloud.api, names, REDIS, network)
+    cloud.operations.clear()
     cache.apply()
     assert cache.differences() == []
     assert cloud.parameter_groups[names.cache]["maxmemory-policy"] == "noeviction"
+    assert cloud.changes() == [  # it has the parameters from the beginning
+        "CreateCacheParameterGroup",
+        "ModifyCacheParameterGroup",
+        "CreateCacheSubnetGroup",
+        "CreateCacheCluster",
+    ]
+    (made,) = cloud.client("elasticache").describe_cache_clusters()["CacheClusters"]
+    assert made["EngineVersion"] == "7.1"
     cloud.parameter_groups[names.cache]["maxmemory-policy"] = "allkeys-lru"
     assert cache.differences() == ["maxmemory-policy"]
     cloud.operations.clear()

@@ -7,12 +7,14 @@ import time
 from dataclasses import replace
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
 from siren.channels import objects
 from siren.channels.objects import Origin
 from siren.errors import PlatformError
+from siren.hsp.quotas import divide
 from siren.money.pricer import RunTotals
 from siren.platforms.local import LocalSite
 from siren.platforms.manager.clients import s3_client
@@ -179,7 +181,7 @@ def test_removals_are_counted_and_what_stays_is_told(site, monkeypatch):
         staging.close()
 
 
-@pytest.mark.parametrize("functions", [1, 2, 3])
+@pytest.mark.parametrize("functions", [1, 2, 5])
 @pytest.mark.parametrize(
     ("channel", "rule"), [("s3", "sync"), ("s3", "average"), ("s3", "cas"), ("redis", "sync")]
 )
@@ -206,5 +208,8 @@ def test_no_object_is_forgotten_and_there_are_no_more_than_reserved(tiny_folder,
             f"{told.folder}step-{push // functions}/worker-{push % functions}.npz" for push in range(pushes)
         }
         assert models | {key for key in gradients if "/worker-0" not in key} <= set(keys)
+    if (channel, rule) == ("s3", "average"):
+        quotas = np.diff(divide(job, functions).first_push)
+        assert {f"{told.folder}worker-{i}-{quota}.npz" for i, quota in enumerate(quotas)} <= set(keys)
     assert epoch.object_bytes == Origin("r", 1, 0, job.parameters, functions).bytes_max
     assert real.OBJECT_OVERHEAD_BYTES == objects.OVERHEAD_BYTES
