@@ -111,10 +111,9 @@ def main(
             if config.figure:
                 figure(profile, config.figure)
     except SirenError as error:
-        return _fail(stderr, "; ".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code)
+        return _fail(stderr, str(error), error, error.exit_code)
     except KeyboardInterrupt as error:
-        text = "; ".join(["interrupted; no profile was written", *getattr(error, "__notes__", [])])
-        return _fail(stderr, text, StopReason.INTERRUPTED.exit_code)
+        return _fail(stderr, "interrupted; no profile was written", error, StopReason.INTERRUPTED.exit_code)
     if config.print_json:
         stdout.write(profile.model_dump_json(indent=1) + "\n")
     else:
@@ -125,8 +124,9 @@ def main(
     return 0
 
 
-def _fail(stderr: TextIO, text: str, code: int) -> int:
-    print(f"siren.profile: {text}", file=stderr)
+def _fail(stderr: TextIO, text: str, error: BaseException, code: int) -> int:
+    """Says what went wrong, and what the error's notes say was billed."""
+    print("; ".join([f"siren.profile: {text}", *getattr(error, "__notes__", [])]), file=stderr)
     return code
 
 

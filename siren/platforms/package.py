@@ -44,7 +44,7 @@ DIRECT_BYTES = 50 * BYTES_PER_MB
 UNZIPPED_BYTES = 250 * BYTES_PER_MB
 """Largest unzipped package, 262,144,000 B (AWS Lambda developer guide, quotas, 2026)."""
 IMAGE = "deploy/Dockerfile"
-PROVIDED = frozenset({"boto3", "botocore", "numpy", "redis"})
+PROVIDED = frozenset({"boto3", "botocore", "hiredis", "numpy", "redis"})
 """Third-party packages that the worker has on AWS: the runtime's boto3, and what the package carries."""
 
 TORCH_FILES = (
