@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from siren.platforms.endpoint.settings import VCPU_MB
+from siren.platforms.endpoint.sweep import kill_group
 from siren.units import BYTES_PER_MB
 
 # Lambda throttles in windows of 20 ms (pwrdrvr/lambda-throttling, 2025-03).
@@ -178,22 +178,6 @@ def set_frozen(at: Hierarchy, frozen: bool) -> None:
         _write(at.path / "freezer.state", "FROZEN" if frozen else "THAWED")
     else:
         _write(at.path / "cgroup.freeze", int(frozen))
-
-
-def kill_group(folder: Path) -> int:
-    """Kills the processes of a group of either version; how many there were."""
-    try:
-        pids = (folder / "cgroup.procs").read_text(encoding="ascii").split()
-        if pids and (folder / "cgroup.kill").exists():
-            _write(folder / "cgroup.kill", 1)
-        elif pids and (folder / "freezer.state").exists():
-            set_frozen(Hierarchy(1, folder), False)  # what is frozen does not even die
-    except OSError:
-        return 0
-    for pid in filter(None, map(int, pids)):  # those of another namespace are told as 0
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return len(pids)
 
 
 def remove_group(folder: Path) -> bool:

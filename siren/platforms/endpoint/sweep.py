@@ -54,13 +54,14 @@ def sweep(root: Path, groups: list[Path] | None = None) -> None:
         root: Of the endpoint.
         groups: Its cgroups; those that it recorded, by default.
     """
-    groups = groups or []
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        identity = json.loads((root / RECORD).read_text(encoding="utf-8"))
-        groups = groups or [Path(group) for group in identity["groups"]]
+    if groups is None:
+        groups = []
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            identity = json.loads((root / RECORD).read_text(encoding="utf-8"))
+            groups = [Path(group) for group in identity["groups"]]
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        left = _kill_groups(groups) + _kill_marked(root)
+        left = sum(map(_kill_tree_of_groups, groups)) + _kill_marked(root)
         if not left and all(_remove_tree_of_groups(group) for group in groups):
             break
         time.sleep(_STEP_S)
@@ -82,19 +83,25 @@ def sweep_stale_groups(parent: Path) -> None:
             _remove_tree_of_groups(group)
 
 
-def _kill_groups(groups: list[Path]) -> int:
-    count = 0
-    for group in groups:
-        for procs in group.glob("**/cgroup.procs"):
-            with contextlib.suppress(OSError):
-                pids = procs.read_text(encoding="ascii").split()
-                if pids and (procs.parent / "freezer.state").exists():
-                    (procs.parent / "freezer.state").write_text("THAWED", encoding="ascii")
-                for pid in filter(None, map(int, pids)):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                count += len(pids)
-    return count
+def kill_group(folder: Path) -> int:
+    """Kills the processes of a cgroup of either version; how many there were."""
+    try:
+        pids = (folder / "cgroup.procs").read_text(encoding="ascii").split()
+        if pids and (folder / "cgroup.kill").exists():
+            (folder / "cgroup.kill").write_text("1", encoding="ascii")
+        elif pids and (folder / "freezer.state").exists():
+            # What is frozen does not even die.
+            (folder / "freezer.state").write_text("THAWED", encoding="ascii")
+    except OSError:
+        return 0
+    for pid in filter(None, map(int, pids)):  # those of another namespace are told as 0
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    return len(pids)
+
+
+def _kill_tree_of_groups(group: Path) -> int:
+    return sum(kill_group(procs.parent) for procs in group.glob("**/cgroup.procs"))
 
 
 def _kill_marked(root: Path) -> int:

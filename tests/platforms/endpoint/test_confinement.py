@@ -16,11 +16,11 @@ from siren.platforms.endpoint.confinement import (
     Group,
     Hierarchy,
     find_hierarchies,
-    kill_group,
     open_hierarchies,
     remove_group,
     vcpus,
 )
+from siren.platforms.endpoint.sweep import kill_group
 
 V1_FILES = {
     "cpu": ("cpu.cfs_period_us", "cpu.cfs_quota_us"),
