@@ -104,14 +104,14 @@ class Function:
         if self._read() is None:
             self._create()
         self._settle()
-        found = self.differences() or []
-        outdated = self.outdates_versions()
+        found, configuration = self.differences() or [], self._configuration()
+        reconfigured = not configuration.keys().isdisjoint(found)
         if "code" in found:
             architectures = [self._code.target.lambda_architecture]
             self._change("update_function_code", Architectures=architectures, **self._location())
-        if not set(self._configuration()).isdisjoint(found):
-            self._change("update_function_configuration", **self._configuration())
-        if outdated:
+        if reconfigured:
+            self._change("update_function_configuration", **configuration)
+        if reconfigured or "code" in found:
             self._remove_versions()
         if "tags" in found:
             self._api.call("lambda", "tag_resource", Resource=self._names.function_arn, Tags=self._tags())

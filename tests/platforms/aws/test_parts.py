@@ -449,15 +449,13 @@ def test_the_caches_url_is_in_the_functions_environment(
         stub.add_client_error("get_function", "ResourceNotFoundException", expected_params=own)
         stub.add_response("create_function", {}, create)
         stub.add_response("get_function_configuration", ready, own)
-        for _ in range(2):
-            stub.add_response("get_function", found, own)
+        stub.add_response("get_function", found, own)
         function.apply()
         stub.assert_no_pending_responses()
         # One that was deployed before it had the variable is corrected, and its versions are republished.
         stub.add_response("get_function", stale, own)
         stub.add_response("get_function_configuration", ready, own)
-        for _ in range(2):
-            stub.add_response("get_function", stale, own)
+        stub.add_response("get_function", stale, own)
         stub.add_response("update_function_configuration", {}, {**own, **configuration})
         stub.add_response("get_function_configuration", ready, own)
         stub.add_response("list_versions_by_function", {"Versions": [{"Version": "3"}]}, own)
