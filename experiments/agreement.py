@@ -300,7 +300,7 @@ Written by `{command}` at commit {commit}; family seed {seed}, epoch seeds from 
 
 One module of laws (`siren/worlds/laws.py`, `siren/worlds/expectation.py`) serves the twin and the simulator.
 The twin draws every request, gradient and start; the simulator takes the closed-form expectation and a
-log-normal spread. This page compares the two over jobs of the five shipped workloads and {family} of the
+log-normal spread. This page compares the two over jobs of {shipped} shipped workloads and {family} of the
 family, every rule over every channel, n = 1 to 1,000, memory sizes of world aws-2026 drawn for each point,
 cold and warm epochs: (expected - twin's mean) / twin's mean. Targets: {mean:.0%} in the mean of the absolute
 error, {p90:.0%} at its 90th percentile. Missed by: {missed}.
@@ -333,6 +333,8 @@ def commit() -> str:
 
 def page(config: Config, points: Sequence[Point], facts: Sequence[Published]) -> str:
     """The whole page."""
+    jobs = {p.job for p in points}
+    shipped = len(jobs & set(workload_names()))
     by_rule = summary(points, lambda p: (p.update_rule, p.channel))
     by_batch = summary(points, lambda p: (p.update_rule, p.batch_rule))
     missed = [
@@ -352,7 +354,8 @@ def page(config: Config, points: Sequence[Point], facts: Sequence[Published]) ->
     ]  # fmt: skip
     return PAGE.format(
         command="python experiments/agreement.py" + (" --fast" if config.fast else ""),
-        commit=commit(), seed=config.seed, first=FIRST_SEED, seeds=config.seeds, family=config.family,
+        commit=commit(), seed=config.seed, first=FIRST_SEED, seeds=config.seeds,
+        shipped=shipped, family=len(jobs) - shipped,
         missed=", ".join(missed) or "none", **TARGETS,
         rules=markdown(("rule", "channel", *ERRORS), by_rule),
         batches=markdown(("rule", "batch rule", *ERRORS), by_batch),
