@@ -250,6 +250,8 @@ def _draw_grid(axes, played: Played) -> None:
     axes.set_ylabel("seconds to the target (log)")
     plain_log(axes.xaxis, (1.0,))
     plain_log(axes.yaxis)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, 4 * high)  # room for the legend
     axes.legend(loc="upper right", handlelength=1)
 
 
