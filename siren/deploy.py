@@ -28,9 +28,11 @@ from siren.platforms.aws.policies import Document, deployer_policy, manager_poli
 from siren.platforms.aws.versions import parse_versions
 from siren.platforms.package import Package, aws_target, build_package
 from siren.types import ChannelKind, StopReason
+from siren.units import SECONDS_PER_HOUR
 from siren.workloads.registry import find_folder
 from siren.workloads.spec_file import load_spec
 from siren.worlds import World, load_world
+from siren.worlds.real import KEPT_S
 
 _REDIS_RULES = ("additive", "staleness")
 """Rules that add atomically, which S3 cannot (docs/explanation/hsp.md)."""
@@ -238,6 +240,12 @@ def _notes(config: DeployConfig, package: Package, rule: str) -> Sequence[str]:
         notes.append(
             f"{config.workload} trains with {rule}, which needs a cache: deploy with --channel redis, or run "
             "it with --channel s3 and --update-rule average, sync, cas or overwrite"
+        )
+    kept_days = KEPT_S // (24 * SECONDS_PER_HOUR)
+    if config.run_days >= kept_days:
+        notes.append(
+            f"a run's bill holds {kept_days} days of what a failed epoch leaves in the bucket: with --run-days "
+            f"{config.run_days} it lies there for longer"
         )
     if not package.bytecode:
         notes.append(

@@ -466,6 +466,12 @@ def test_the_plan_says_what_the_workload_needs(cloud: Cloud) -> None:
     assert "needs a cache" not in redis
 
 
+@pytest.mark.parametrize(("run_days", "told"), [(30, False), (31, True)])
+def test_what_lies_in_the_bucket_for_longer_than_a_run_pays_is_told(cloud: Cloud, run_days, told) -> None:
+    out = run(deploy, DeployConfig(dry_run=True, run_days=run_days), cloud)[1]
+    assert ("holds 31 days of what a failed epoch leaves" in out) == told
+
+
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
