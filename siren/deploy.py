@@ -244,8 +244,8 @@ def _notes(config: DeployConfig, package: Package, rule: str) -> Sequence[str]:
     kept_days = KEPT_S // (24 * SECONDS_PER_HOUR)
     if config.run_days >= kept_days:
         notes.append(
-            f"a run's bill holds {kept_days} days of what a failed epoch leaves in the bucket: with --run-days "
-            f"{config.run_days} it lies there for longer"
+            f"a run's bill holds {kept_days} days of what a failed epoch leaves in the bucket: with "
+            f"--run-days {config.run_days} it lies there for longer"
         )
     if not package.bytecode:
         notes.append(
