@@ -372,8 +372,9 @@ def _draw_losses(axes, runs: Sequence[Run]) -> None:
     for cell in shown:
         colour = COLOURS.get(cell.runs[0].arm) or TYPES[cell.runs[0].arm]
         for run in cell.runs:
-            axes.plot(run.course.seconds, run.course.losses, color=colour, linewidth=1.2, alpha=0.6)
-            axes.plot(run.course.seconds[-1:], run.course.losses[-1:], "o", color=colour, markersize=6)
+            seconds, losses, mark = run.course.seconds, run.course.losses, "o" if run.course.reached else "x"
+            axes.plot(seconds, losses, color=colour, linewidth=1.2, alpha=0.6)
+            axes.plot(seconds[-1:], losses[-1:], mark, color=colour, markersize=6)
     axes.set(yscale="log", xlabel="seconds, starts included; one machine", xlim=(0, None))
     axes.set_title("Loss against time")
     plain_log(axes.yaxis)
@@ -393,7 +394,7 @@ def _legend(drawn) -> None:
     drawn.legend(
         machines + marks, texts, loc="upper left", bbox_to_anchor=(0.05, 0.955), ncols=8, handlelength=1.5
     )
-    drawn.text(0.985, 0.905, "squares: 1, 2, 4, 8 machines", ha="right", color=INK)
+    drawn.text(0.985, 0.905, "squares: 1, 2, 4, 8 machines; x: target not reached", ha="right", color=INK)
 
 
 # --- the page ----------------------------------------------------------------------------------------
