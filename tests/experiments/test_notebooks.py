@@ -17,6 +17,8 @@ from typing import Any
 import nbformat
 import pytest
 
+from siren.testing.faults.rig import processes_with
+
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 FOLDER = CHECKOUT / "experiments" / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -35,18 +37,6 @@ def figures_of(notebook: Any) -> list[bytes]:
 
 def code_of(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def processes_with(mark: str) -> list[str]:
-    """Processes whose environment holds the mark."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark.encode() in path.read_bytes():
-                found.append(path.parent.name)
-        except OSError:  # gone, or not ours
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")
