@@ -227,14 +227,17 @@ behind. Runs with problems: {problems}.
 * right model: every planned update exactly once (`additive`, `cas`); that of a run without a fault, to the
   bit (`average`, `sync`); what the reports tell, finite (`overwrite`, `staleness`).
 * settled: dollars for computing in the ledger. Of it in full: epochs that were charged at their reservation,
-  because they failed or the scheduler was killed. Billed: the same time in the endpoint's own log.
+  because they failed or the scheduler was killed. Billed: the same time in the endpoint's own log. What a
+  request without an answer did nobody knows: it is settled as if its environment had started and it had run
+  until its timeout.
 
 Of every run it is asked too (`siren/testing/faults/verdict.py`) that it stopped with one sentence where it
 stopped; that events, summary and ledger tell one sum, within every reservation and the budget; that what was
 settled is what the endpoint billed, to the millisecond, where every answer came, and not less elsewhere; that
 the settled requests to S3 are those that its server got, repeated ones included; that afterwards the endpoint
-holds idle environments and nothing else. A function that runs out of memory must be said to be run again with
-the next size. No file of a run and no log holds the secret key.
+holds idle environments and nothing else. A fault that reports, exit codes or the endpoint's log can show must
+be in them. A function that runs out of memory must be said to be run again with the next size. No file of a
+run and no log holds the secret key.
 """
 
 
