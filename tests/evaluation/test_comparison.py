@@ -149,14 +149,25 @@ def test_other_platforms_refuse_it_before_anything_starts(tmp_path, platform):
 
 def test_a_run_that_failed_has_no_ratios(tmp_path):
     write_tiny_workload(tmp_path / "tiny")
-    code, out, _ = run(tmp_path, policy="fixed:4x1769", compare=True, max_epochs=1, target_loss=0.5)
+    code, out, _ = run(tmp_path, policy="fixed:4x1769", compare=True, max_time=0.1)
     assert code == StopReason.LIMIT_REACHED.exit_code
-    summary = RunFolder.open(tmp_path / "run").read_summary()
-    if summary.comparison is None:  # no fixed action gets there in one epoch either
-        assert "compare" not in out
-    else:
-        assert math.isnan(summary.comparison.time_ratio)
-        assert "times as long" not in out
+    found = RunFolder.open(tmp_path / "run").read_summary().comparison
+    assert found is not None
+    assert found.fixed_reached
+    assert math.isnan(found.time_ratio)
+    assert math.isnan(found.cost_ratio)
+    assert math.isnan(found.bound_ratio)
+    assert f"compare   fixed:{found.functions}x{found.memory_mb}: " in out
+    assert "times as long" not in out
+
+
+def test_a_run_of_which_no_fixed_action_has_epochs_enough_has_no_comparison(tmp_path):
+    write_tiny_workload(tmp_path / "tiny")
+    code, out, err = run(tmp_path, policy="fixed:4x1769", compare=True, max_epochs=1, target_loss=0.5)
+    assert code == StopReason.LIMIT_REACHED.exit_code
+    assert RunFolder.open(tmp_path / "run").read_summary().comparison is None
+    assert "compare" not in out
+    assert "nothing to compare with: no fixed action of the ladder reaches the target" in err
 
 
 def test_the_run_stays_as_it_was_where_nothing_can_be_compared(finished, monkeypatch, workload):
