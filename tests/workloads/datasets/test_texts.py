@@ -219,7 +219,7 @@ def test_movie_reviews_are_one_sentence_a_line(reviews):
     assert labels.sum() == 5
     assert len(set(features[labels == 1, 1])) == len(set(features[labels == 0, 1])) == 1  # moving, dull
     assert features[labels == 1, 1][0] != features[labels == 0, 1][0]
-    # a WORD film , NUMBER , by almod var: eight, not those of UTF-8
+    # a WORD film , NUMBER , by almod var; what is no UTF-8 raises nothing
     np.testing.assert_array_equal((features != PADDING).sum(axis=1), np.full(10, 9))
     again = load_movie_reviews(path=reviews, samples=8, words=12, length=12)
     np.testing.assert_array_equal(again.train_features, splits.train_features)
