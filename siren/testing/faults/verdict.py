@@ -60,24 +60,20 @@ class Verdict:
         injected: Faults that happened.
         unanswered: Responses of these that were dropped after the work was done.
         codes: Exit codes of the command, and of each time that it was resumed.
-        planned, told, lost: Updates that the quotas asked for, that reports tell of, and of these those
-            that the model does not contain (`overwrite`).
+        told, lost: Updates that reports tell of, and of these those that the model does not contain
+            (`overwrite`).
         twice: Updates that the model contains beyond once an epoch.
         throttles, retries, unfinished: As reports tell, summed over epochs.
         settled_usd: For computing, with what was charged in full because nobody knows.
         unconfirmed_usd: That part of it.
         billed_usd: The endpoint's own account, priced; one delivery of each request.
-        repeated_usd: Its account of the other deliveries.
-        invocations: By the endpoint's account.
         over_usd: Spent beyond the budget and beyond reservations.
-        said: What the command wrote to stderr, all times.
         problems: What must not be; empty.
     """
 
     injected: int
     unanswered: int
     codes: tuple[int, ...]
-    planned: int
     told: int
     lost: int
     twice: float
@@ -87,10 +83,7 @@ class Verdict:
     settled_usd: Decimal
     unconfirmed_usd: Decimal
     billed_usd: Decimal
-    repeated_usd: Decimal
-    invocations: int
     over_usd: Decimal
-    said: str
     problems: tuple[str, ...]
 
 
@@ -141,7 +134,6 @@ def examine(
         injected=injected,
         unanswered=unanswered,
         codes=tuple(end.code for end in ends),
-        planned=sum(report.pushes_planned for report in reports),
         told=sum(report.pushes for report in reports),
         lost=sum(report.updates_lost for report in reports),
         twice=_twice(plan, reports, params),
@@ -151,10 +143,7 @@ def examine(
         settled_usd=_sum(record.status.bill["compute"] for record in records) + unconfirmed,
         unconfirmed_usd=unconfirmed,
         billed_usd=priced(billed.least_mb_ms),
-        repeated_usd=priced(billed.all_mb_ms - billed.least_mb_ms),
-        invocations=billed.invocations,
         over_usd=_over(summary, records),
-        said="".join(end.said for end in ends),
         problems=tuple(problems),
     )
 
