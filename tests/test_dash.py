@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import httpx
+import pytest
 
 from siren.dash import DashConfig, main
+from siren.errors import MissingExtraError
 from tests.analysis import samples
 from tests.analysis.page import folders
 
@@ -38,3 +40,13 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
     err = io.StringIO()
     assert main(DashConfig(tmp_path / "runs"), io.StringIO(), err) == 2
     assert "there is no folder" in err.getvalue()
+
+
+@pytest.mark.parametrize("package", ["uvicorn", "starlette"])
+def test_nothing_is_promised_without_the_packages_that_serve(tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    out, err = io.StringIO(), io.StringIO()
+    assert main(DashConfig(tmp_path, port=0), out, err) == MissingExtraError.exit_code
+    assert out.getvalue() == ""
+    assert f"{package} is not installed" in err.getvalue()
+    assert "siren-scheduler[dash]" in err.getvalue()

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from siren.analysis import _format, records
 from siren.analysis._table import COLUMNS, Table
+from siren.analysis._wording import comparison_lines
 from siren.analysis.console import ConsoleObserver, JsonObserver, console_for, observer_for
 from siren.errors import RunFolderError
-from siren.types import RunObserver, StopReason
+from siren.types import Comparison, RunObserver, StopReason
 from tests.analysis import samples
 from tests.analysis.screen import run_in_terminal, visible
 
@@ -265,6 +266,21 @@ def test_every_end_has_its_words(reason):
     text = stream.getvalue()
     assert "real money is spent" in text
     assert ("--resume" in text) == (reason.value in ("interrupted", "limit_reached", "platform_failure"))
+
+
+def test_a_comparison_tells_only_what_is_known():
+    known = Comparison(4, 1769, 1, 100, 8, 0.875, True, 20.0, Decimal("0.5"), 1.5, 0.75, 10.0, 3.0, 3)
+    compare, chosen, bound = comparison_lines(known)
+    assert compare[1].startswith("fixed:4x1769: ")
+    assert compare[1].endswith("; the run took 1.50 times as long and cost 0.75 times as much")
+    assert chosen[1] == ("among 1 fixed action on seeds 100 to 107; 88% of its runs there reached the target")
+    assert bound[1].endswith("a model fitted to 3 curves; the run took 3.00 times as long")
+    nan = math.nan
+    unknown = dataclasses.replace(
+        known, fixed_reached=False, fixed_s=nan, time_ratio=nan, cost_ratio=nan, bound_s=nan, bound_ratio=nan
+    )
+    compare, chosen = comparison_lines(unknown)
+    assert compare == ("compare", "fixed:4x1769: did not reach the target with this seed")
 
 
 @pytest.mark.parametrize(
