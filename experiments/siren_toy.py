@@ -1,6 +1,6 @@
 """Siren's toy example: logistic regression on 20, 150 and X functions, and on one c5.2xlarge.
 
-    python experiments/siren_toy.py          # about 3 minutes: CSV, figure and experiments/siren_toy.md
+    python experiments/siren_toy.py          # about a minute of one core: CSV, figure, page
     python experiments/siren_toy.py --fast   # a few seconds: a look, nothing to quote
 
 Real SGD in the twin, the world aws-2026, every bill by the real ledger. X is the schedule of the slides: 120
