@@ -28,6 +28,8 @@ from siren.worlds.vm import Cluster, VmCosting
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = ROOT / "experiments"
 RESULTS = EXPERIMENTS / "results"
+CODE = ("siren", "envs", "workloads", "agents", ":(glob)experiments/*.py")
+"""What numbers come from, for git."""
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float, float]
@@ -36,11 +38,16 @@ Interval = tuple[float, float, float]
 
 @functools.cache
 def commit() -> str:
-    """The commit that was checked out when this was first asked."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
+    """The commit that was checked out when this was first asked, and whether `CODE` differed from it."""
+    found = _git("rev-parse", "--short", "HEAD")
+    changed = found and _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
+    return (found or "unknown") + (" and changes to it" if changed else "")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(
+        ["git", "--no-optional-locks", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 
 import numpy as np
 import pytest
 
-from experiments import siren_simulation, siren_testbed, siren_toy
+from experiments import _pages, siren_simulation, siren_testbed, siren_toy
 from experiments._pages import Course, interval, machine_courses, ratio, wrapped
 from experiments.siren_testbed import Run, cells_of, read_runs, same_cost, write_runs
 from siren.planning.machines import Convergence
@@ -51,6 +52,26 @@ def test_a_page_keeps_its_tables_and_fills_its_paragraphs():
     assert "| a | b |\n|---|---|\n| 1 | 2 |" in found
     assert max(len(line) for line in found.splitlines()) <= 118
     assert found.count("word") == 60
+
+
+def test_a_page_names_its_commit_and_whether_code_differs_from_it(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", *words]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    monkeypatch.setattr(_pages, "ROOT", tmp_path)
+    named = _pages.commit.__wrapped__
+    git("init", "--quiet")
+    for path in ("siren/a.py", "experiments/page.md"):
+        (tmp_path / path).parent.mkdir()
+        (tmp_path / path).write_text("1")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    head = git("rev-parse", "--short", "HEAD").strip()
+    (tmp_path / "experiments/page.md").write_text("2")
+    assert named() == head
+    (tmp_path / "siren/a.py").write_text("2")
+    assert named() == f"{head} and changes to it"
 
 
 def test_courses_on_machines_differ_by_the_start_and_its_bill():
