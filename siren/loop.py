@@ -127,7 +127,7 @@ class JobLoop:
         if self.platform.clock_s >= limits.max_time_s:
             return StopReason.LIMIT_REACHED, f"--max-time {limits.max_time_s:g} s reached"
         paused = self.paused()
-        if paused and self.view.costing.idle_usd(self._outlook) > self.ledger.left_usd:
+        if paused and self.view.costing.idle_usd(self.outlook) > self.ledger.left_usd:
             return StopReason.BUDGET_EXHAUSTED, (
                 f"{paused}, and ${usd_text(self.ledger.left_usd)} is left: end the cache with `python -m "
                 "siren.teardown` if it is on AWS, which bills it on, and start a new run"
@@ -136,7 +136,7 @@ class JobLoop:
 
     def paused(self) -> str:
         """What the cache cost while nothing was trained for an hour or longer; empty if it was not so."""
-        outlook = self._outlook
+        outlook = self.outlook
         hours = outlook.idle_s / SECONDS_PER_HOUR
         owed_usd = self.view.costing.idle_usd(outlook) if hours >= 1 else ZERO
         if not owed_usd:
@@ -147,13 +147,14 @@ class JobLoop:
         )
 
     @property
-    def _outlook(self) -> Outlook:
+    def outlook(self) -> Outlook:
+        """Where the run stands."""
         platform = self.platform
         return Outlook(platform.clock_s, self.epoch, self.totals, self.ledger.left_usd, platform.idle_s)
 
     def decide(self) -> tuple[Decision, EpochPlan] | None:
         """What the policy wants next, with its reservation; None if nothing useful can be paid."""
-        self.view.outlook = self._outlook
+        self.view.outlook = self.outlook
         self.view.learn(self.records)
         decision = self.policy.decide(self.records)
         plan = self.view.plan(decision.action) if decision else None

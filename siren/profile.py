@@ -14,7 +14,7 @@ import tyro
 from threadpoolctl import threadpool_limits
 
 from siren.analysis._disk import Disk
-from siren.analysis.console import console_for
+from siren.analysis.console import console_for, progress_line
 from siren.errors import RunFolderError, SirenError, UsageError
 from siren.money.amounts import parse_budget
 from siren.platforms.aws.confirm import confirm
@@ -22,7 +22,7 @@ from siren.platforms.processes import usable_cores
 from siren.platforms.select import WORLDS, Selected, check_platform, select_platform
 from siren.profiling.fit import empty_init_s, expected_parts, fit
 from siren.profiling.measure import Connect, Measured, Tour, measure, prepare
-from siren.profiling.show import figure, progress, show, spending_plan
+from siren.profiling.show import figure, show, spending_plan
 from siren.twin.twin import job_of
 from siren.types import Action, BatchRule, ChannelKind, EpochReport, StopReason, UpdateRule
 from siren.workloads.profile import PROFILE_FILE, ColdPoint, Point, Profile, with_profile
@@ -145,7 +145,7 @@ def _profiled(config: ProfileConfig, connect: Connect, stderr: TextIO, stdin: Te
     cores = usable_cores() if config.platform == "local" else None
     with prepare(workload, world, connect, budget_usd, config.seed, cores) as tours:
         _agree(tours, budget_usd, stdin, stderr, asks=not config.yes)
-        with progress(stderr, config.platform) as report:
+        with progress_line(stderr, f"measuring on {config.platform}") as report:
             measured = measure(tours, budget_usd, report)
     profile = _profile_of(workload, world, measured, budget_usd, config.seed)
     try:

@@ -16,7 +16,7 @@ from typing import Annotated, TextIO
 import tyro
 from threadpoolctl import threadpool_limits
 
-from siren.analysis.console import observer_for
+from siren.analysis.console import Held, observer_for
 from siren.analysis.page.write import leave_report
 from siren.analysis.run_folder import RunFolder, new_run_path
 from siren.analysis.spending import spending_plan
@@ -303,7 +303,7 @@ def _train(
     shown = observer_for(config.print_json, terminal.stdout, terminal.stderr)
     observer = shown
     if config.compare:
-        from siren.evaluation.comparison import Held, compared
+        from siren.evaluation.comparison import compared
 
         observer = Held(shown)
     if isinstance(run.platform, FunctionPlatform):

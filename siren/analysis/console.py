@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from rich import box
@@ -48,6 +48,25 @@ def console_for(stream: TextIO) -> Console:
     """Return a console on `stream`: styled on a terminal, without control characters elsewhere."""
     terminal = stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
     return _PatientConsole(file=stream, force_terminal=terminal, highlight=False, soft_wrap=not terminal)
+
+
+@contextlib.contextmanager
+def progress_line(stream: TextIO, begins: str, plain: str = "") -> Iterator[Callable[[str], None]]:
+    """Something to report to: one line that is redrawn on a terminal, and silence elsewhere.
+
+    Args:
+        stream: Where the line goes.
+        begins: What the line begins with.
+        plain: What is said once where it is no terminal.
+    """
+    console = console_for(stream)
+    if not console.is_terminal:
+        if plain:
+            print(plain, file=stream, flush=True)
+        yield lambda text: None
+        return
+    with console.status(begins) as status:
+        yield lambda text: status.update(f"{begins}: {text}")
 
 
 def observer_for(json: bool, stdout: TextIO, stderr: TextIO) -> RunObserver:
@@ -285,7 +304,38 @@ class ConsoleObserver(RunObserver):
         return _Narrow(Group(grid, now), width)
 
 
-class JsonObserver(RunObserver):
+class Held(RunObserver):
+    """Passes on all but how a run ended.
+
+    Args:
+        observer: Whom to tell.
+    """
+
+    def __init__(self, observer: RunObserver) -> None:
+        self._observer = observer
+
+    def started(self, header: RunHeader, past: tuple[EpochRecord, ...], initial_loss: float) -> None:
+        """See `RunObserver.started`."""
+        self._observer.started(header, past, initial_loss)
+
+    def epoch_started(self, epoch: int, decision: Decision) -> None:
+        """See `RunObserver.epoch_started`."""
+        self._observer.epoch_started(epoch, decision)
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """See `RunObserver.epoch_ended`."""
+        self._observer.epoch_ended(record)
+
+    def note(self, text: str) -> None:
+        """See `RunObserver.note`."""
+        self._observer.note(text)
+
+    def close(self) -> None:
+        """See `RunObserver.close`."""
+        self._observer.close()
+
+
+class JsonObserver(Held):
     """Prints the summary as one JSON object when the run ended, and nothing else on `stdout`.
 
     Args:
@@ -294,24 +344,8 @@ class JsonObserver(RunObserver):
     """
 
     def __init__(self, stdout: TextIO, progress: RunObserver) -> None:
+        super().__init__(progress)
         self._stdout = stdout
-        self._progress = progress
-
-    def started(self, header: RunHeader, past: tuple[EpochRecord, ...], initial_loss: float) -> None:
-        """Show it on the side."""
-        self._progress.started(header, past, initial_loss)
-
-    def epoch_started(self, epoch: int, decision: Decision) -> None:
-        """Show it on the side."""
-        self._progress.epoch_started(epoch, decision)
-
-    def epoch_ended(self, record: EpochRecord) -> None:
-        """Show it on the side."""
-        self._progress.epoch_ended(record)
-
-    def note(self, text: str) -> None:
-        """Show it with the progress."""
-        self._progress.note(text)
 
     def finished(self, summary: RunSummary) -> None:
         """Print the object.
@@ -319,7 +353,7 @@ class JsonObserver(RunObserver):
         Raises:
             RunFolderError: `stdout` cannot be written.
         """
-        self._progress.finished(summary)
+        self._observer.finished(summary)
         try:
             self._stdout.write(records.to_text(records.summary_to_json(summary), indent=2) + "\n")
             self._stdout.flush()
@@ -328,10 +362,6 @@ class JsonObserver(RunObserver):
                 f"could not write the summary to stdout: {error.strerror}; "
                 f"it is also in {summary.header.folder}/summary.json"
             ) from error
-
-    def close(self) -> None:
-        """Give the terminal back; `finished` does so too."""
-        self._progress.close()
 
 
 class _Narrow:

@@ -8,7 +8,6 @@ choose. In the simulator the candidates come from `siren.simulator.search`, whic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -22,7 +21,7 @@ from siren.evaluation.episode import Episode
 from siren.evaluation.jobs import EvaluationJob, JobInSimulator, JobInTwin, grid_of
 from siren.policies import FixedPolicy, Policy
 from siren.simulator.job import ActionGrid, FixedRuns, fixed_runs
-from siren.simulator.search import Arena, fixed_candidates
+from siren.simulator.search import FAILURE, Arena, Trials, fixed_candidates
 from siren.simulator.twin_jobs import loss_curve, rewind
 from siren.twin.twin import Twin
 from siren.types import Action, BatchRule
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Candidate = TypeVar("Candidate")
-
-FAILURE = 2.0
-"""A failure counts as so many mean times of the baseline (docs/howto/evaluate.md)."""
 
 SCOUT_EPOCHS = 40
 """Epochs that a count is followed for."""
@@ -211,30 +207,6 @@ def _saving(grid: ActionGrid) -> NDArray[np.bool_]:
         as_good = (SLIGHT * fewer_s <= epoch_s[k]) & (SLIGHT * fewer_usd <= usd[k])
         saves[k] = (grid.allowed[k] & ~as_good.any(axis=0)).any()
     return saves
-
-
-@dataclass(frozen=True)
-class Trials:
-    """Episodes of one candidate; arrays are (seeds,).
-
-    Attributes:
-        success: Whether the target was reached.
-        elapsed_s, cost_usd: Of every episode.
-    """
-
-    success: NDArray[np.bool_]
-    elapsed_s: Floats
-    cost_usd: Floats
-
-    @property
-    def success_rate(self) -> float:
-        """Share of episodes that reached the target."""
-        return float(self.success.mean())
-
-    @property
-    def time_s(self) -> float:
-        """Mean time of successes; infinite without any."""
-        return float(self.elapsed_s[self.success].mean()) if self.success.any() else math.inf
 
 
 class Playable(Protocol):

@@ -8,35 +8,31 @@ choice is played once more with the run's own seed.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TextIO
 
 import numpy as np
 
-from siren.analysis.console import console_for
+from siren.analysis.console import progress_line
 from siren.errors import BudgetError, SirenError, UsageError
 from siren.evaluation import seeds
-from siren.evaluation.baseline import FAILURE, SCOUT_EPOCHS, Race, Scouted, near, promising
+from siren.evaluation.baseline import SCOUT_EPOCHS, Race, Scouted, near, promising
 from siren.evaluation.episode import Episode, play
 from siren.platforms.twin import TwinPlatform
 from siren.policies import FixedPolicy, Policy
 from siren.simulator.bound import lower_bound
 from siren.simulator.fitting import Setting, Trace, fit_quadratic, fixed_trace
 from siren.simulator.job import ActionGrid, EpisodeSpec, SimulatedJob
+from siren.simulator.search import FAILURE
 from siren.simulator.twin_jobs import loss_curve, rewind
 from siren.twin.twin import Twin
 from siren.types import (
     Action,
     Comparison,
-    Decision,
-    EpochRecord,
-    RunHeader,
-    RunObserver,
     RunSummary,
     StopReason,
 )
@@ -59,6 +55,8 @@ COMPARED = (
     StopReason.LIMIT_REACHED,
 )
 """How runs end that are compared."""
+
+BEGINS = "comparing with fixed actions in the twin, which takes as long as some 40 runs"
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ def compare(job: ComparedJob, summary: RunSummary) -> Comparison:
     proposed = promising(scouted, float(job.budget_usd), PROPOSED, SIZES_EACH)
     if not proposed:
         raise BudgetError(
-            f"no fixed action of the ladder reaches the target within ${job.budget_usd:f}: "
-            "compare with a larger budget"
+            f"no fixed action of the ladder reaches the target within {_most_epochs(job)} epochs and "
+            f"${job.budget_usd:f}: compare with a larger budget, or with an easier target"
         )
     race = Race(job, FixedPolicy)
     first, _ = race.best(proposed, ROUNDS, LAST)
@@ -147,7 +145,7 @@ def _follow(job: ComparedJob) -> tuple[Scouted, list[Trace]]:
         if not grid.allowed[k].any():
             continue
         n, epoch_s = int(counts[k]), grid.duration_s[0, k, grid.allowed[k]].min()
-        epochs = min(SCOUT_EPOCHS, math.ceil(min(fastest_s / epoch_s, SCOUT_EPOCHS)), job.max_epochs)
+        epochs = math.ceil(min(fastest_s / epoch_s, _most_epochs(job)))
         job.tell(f"{n} functions for up to {epochs} epochs")
         rewind(twin, seeds.SCOUT)
         losses = loss_curve(twin, Action(n, _about_one_vcpu(grid, k)), epochs, target)
@@ -158,6 +156,11 @@ def _follow(job: ComparedJob) -> tuple[Scouted, list[Trace]]:
             affordable = runs.needed_usd <= float(job.budget_usd)
             fastest_s = float(np.where(affordable, runs.duration_s, np.inf).min())
     return scouted, traces
+
+
+def _most_epochs(job: ComparedJob) -> int:
+    """Epochs that a count is followed for at most."""
+    return min(SCOUT_EPOCHS, job.max_epochs)
 
 
 def _about_one_vcpu(grid: ActionGrid, row: int) -> int:
@@ -200,41 +203,10 @@ def _bound_s(job: ComparedJob, action: Action, fixed: Episode, traces: Sequence[
     return found.seconds if found.seconds > 0 else math.nan
 
 
-class Held(RunObserver):
-    """Passes on all but how a run ended.
-
-    Args:
-        observer: Whom to tell.
-    """
-
-    def __init__(self, observer: RunObserver) -> None:
-        self._observer = observer
-
-    def started(self, header: RunHeader, past: tuple[EpochRecord, ...], initial_loss: float) -> None:
-        """See `RunObserver.started`."""
-        self._observer.started(header, past, initial_loss)
-
-    def epoch_started(self, epoch: int, decision: Decision) -> None:
-        """See `RunObserver.epoch_started`."""
-        self._observer.epoch_started(epoch, decision)
-
-    def epoch_ended(self, record: EpochRecord) -> None:
-        """See `RunObserver.epoch_ended`."""
-        self._observer.epoch_ended(record)
-
-    def note(self, text: str) -> None:
-        """See `RunObserver.note`."""
-        self._observer.note(text)
-
-    def close(self) -> None:
-        """See `RunObserver.close`."""
-        self._observer.close()
-
-
 def compared(summary: RunSummary, workload: Workload, costing: Costing, stderr: TextIO) -> RunSummary:
     """The summary with its comparison; as it was, with a word on stderr, where there is none.
 
-    A run that was interrupted, or that failed, is not compared.
+    A run that was interrupted, that failed, or that had nothing to do, is not compared.
 
     Args:
         summary: How the run ended.
@@ -242,9 +214,9 @@ def compared(summary: RunSummary, workload: Workload, costing: Costing, stderr: 
         stderr: Where progress goes.
     """
     header = summary.header
-    if summary.stop_reason not in COMPARED:
+    if summary.stop_reason not in COMPARED or not summary.epochs:
         return summary
-    with _progress(stderr) as tell:
+    with progress_line(stderr, BEGINS, plain=BEGINS) as tell:
         job = ComparedJob(workload, costing, header.budget_usd, header.max_epochs, tell)
         try:
             return dataclasses.replace(summary, comparison=compare(job, summary))
@@ -254,16 +226,3 @@ def compared(summary: RunSummary, workload: Workload, costing: Costing, stderr: 
             why = "the comparison was interrupted; the run itself had ended"
     print(f"siren.run: {why}", file=stderr)
     return summary
-
-
-@contextlib.contextmanager
-def _progress(stream: TextIO) -> Iterator[Callable[[str], None]]:
-    """Something to report to: one line that is redrawn on a terminal, and one line in all elsewhere."""
-    console = console_for(stream)
-    begins = "comparing with fixed actions in the twin, which takes as long as some 40 runs"
-    if not console.is_terminal:
-        print(begins, file=stream, flush=True)
-        yield lambda text: None
-        return
-    with console.status(begins) as status:
-        yield lambda text: status.update(f"{begins}: {text}")

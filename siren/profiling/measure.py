@@ -297,9 +297,7 @@ def _epochs(loop: JobLoop, action: Action) -> list[Epoch]:
     """A cold and some warm epochs of an action, as far as they can be paid."""
     found = []
     for _ in range(1 + WARM):
-        platform, left_usd = loop.platform, loop.ledger.left_usd
-        outlook = Outlook(platform.clock_s, loop.epoch, loop.totals, left_usd, platform.idle_s)
-        plan = patient_plan(loop.view.costing, action, outlook)
+        plan = patient_plan(loop.view.costing, action, loop.outlook)
         if plan is None:
             break
         record = loop.run(Decision(action, "measuring"), plan)

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from siren.analysis._format import budget, dollars, functions, seconds
-from siren.analysis.console import console_for
 from siren.profiling.measure import WARM, Tour, patient_plan
 from siren.units import counted
 from siren.workloads.profile import ColdPoint, Point, Profile
 
 WIDTH = 110
 PARTS = ("fetch", "compute", "update")
-
-
-@contextlib.contextmanager
-def progress(stream: TextIO, platform: str) -> Iterator[Callable[[str], None]]:
-    """Something to report to: one line that is redrawn on a terminal, and silence elsewhere."""
-    console = console_for(stream)
-    if not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status(f"measuring on {platform}") as status:
-        yield lambda text: status.update(f"measuring on {platform}: {text}")
 
 
 def spending_plan(tours: Sequence[Tour], budget_usd: Decimal) -> str:

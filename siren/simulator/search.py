@@ -73,20 +73,17 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """Episodes of one schedule; arrays are (seeds,).
+class Trials:
+    """Episodes of one candidate; arrays are (seeds,).
 
     Attributes:
-        success: Whether the target was reached within the budget.
-        elapsed_s, cost_usd, epochs: Of every episode, failures included.
-        failure_s: What a failure counts as.
+        success: Whether the target was reached.
+        elapsed_s, cost_usd: Of every episode.
     """
 
     success: NDArray[np.bool_]
     elapsed_s: Floats
     cost_usd: Floats
-    epochs: NDArray[np.int64]
-    failure_s: float
 
     @property
     def success_rate(self) -> float:
@@ -97,6 +94,19 @@ class Outcomes:
     def time_s(self) -> float:
         """Mean time of successes; infinite without any."""
         return float(self.elapsed_s[self.success].mean()) if self.success.any() else np.inf
+
+
+@dataclass(frozen=True)
+class Outcomes(Trials):
+    """Episodes of one schedule; arrays are (seeds,).
+
+    Attributes:
+        epochs: Of every episode.
+        failure_s: What a failure counts as.
+    """
+
+    epochs: NDArray[np.int64]
+    failure_s: float
 
     @property
     def failure_counted_s(self) -> float:

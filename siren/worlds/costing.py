@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from siren.errors import ActionError, ChannelError
 from siren.money.amounts import exact
+from siren.money.billing import BYTES_PER_GB
 from siren.money.price_book import load_price_book
 from siren.money.pricer import EpochBounds, Pricer, RunTotals
 from siren.types import Action, ChannelKind, UpdateRule
-from siren.units import BYTES_PER_MB, MB_PER_GB, SECONDS_PER_HOUR, SECONDS_PER_MONTH
+from siren.units import MB_PER_GB, SECONDS_PER_HOUR, SECONDS_PER_MONTH
 from siren.worlds import laws, requests
 from siren.worlds.expectation import ExpectedEpoch, expect_epoch
 from siren.worlds.laws import Job
@@ -26,7 +27,6 @@ from siren.worlds.real import RERUNS, RealEpoch
 from siren.worlds.requests import Requests
 from siren.worlds.world import World
 
-BYTES_PER_GB = BYTES_PER_MB * MB_PER_GB
 WORKER_MARGIN_S = 0.25
 """A worker stops itself so long before the platform's timeout would kill it."""
 

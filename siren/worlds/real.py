@@ -30,6 +30,9 @@ are set aside for that. One that needs still more stops; it is a store that does
 MANAGER_ATTEMPTS = 5
 """Tries of every request of the manager (`siren.platforms.manager.clients.ATTEMPTS`)."""
 
+READ_ATTEMPTS = 4
+"""Tries of a read whose body breaks off (`siren.channels.s3.READ_ATTEMPTS`), each with all of the above."""
+
 REMOVED_AT_ONCE = 1000
 """Keys of one `DeleteObjects` (Amazon S3 API reference)."""
 
@@ -131,7 +134,8 @@ class RealEpoch:
         averages = self.job.channel is ChannelKind.S3 and self.job.update_rule is UpdateRule.AVERAGE
         removals = math.ceil((1 + self.left(self.invocations)) / REMOVED_AT_ONCE)
         models = self.functions if averages else 1
-        puts, gets = PROBE + self.data_objects + 1 + removals, PROBE + self.data_objects + models
+        puts = PROBE + self.data_objects + 1 + removals
+        gets = self.data_objects + READ_ATTEMPTS * (PROBE + models)
         return Requests(MANAGER_ATTEMPTS * puts, MANAGER_ATTEMPTS * gets)
 
     def requests(self) -> Requests:

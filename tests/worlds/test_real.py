@@ -8,6 +8,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from siren.channels import s3
 from siren.deploy import DeployConfig
 from siren.money.amounts import exact
 from siren.money.pricer import RunTotals
@@ -115,4 +116,5 @@ def test_constants_are_those_of_what_they_bound():
     kept_days = real.KEPT_S / (24 * SECONDS_PER_HOUR)
     assert kept_days == DeployConfig().run_days + 1
     assert real.MANAGER_ATTEMPTS == clients.ATTEMPTS
+    assert real.READ_ATTEMPTS == s3.READ_ATTEMPTS
     assert Requests(1, 2).plus(Requests(3, 4), 2) == Requests(7, 10)
