@@ -85,6 +85,9 @@ class EvaluateConfig:
     jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 20
     """Generated jobs of a family."""
 
+    first_job: Annotated[int, tyro.conf.arg(metavar="K")] = 0
+    """The number of the first of them: other jobs than those that were looked at before."""
+
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 24
     """Episodes of every policy on every job at every budget."""
 
@@ -145,7 +148,7 @@ def _settings(config: EvaluateConfig) -> EvaluationSettings:
         values[name] = tuple(_absolute(text) for text in values[name])
     policies = config.policies if config.policies is not None else DEFAULT_POLICIES.get(config.platform, "")
     values |= {"policies": _listed(policies), "budgets": _listed(config.budgets)}
-    values |= {name: getattr(config, name) for name in ("platform", "jobs", "seeds", "safety")}
+    values |= {name: getattr(config, name) for name in ("platform", "jobs", "first_job", "seeds", "safety")}
     return settings_of(values)
 
 

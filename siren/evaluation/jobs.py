@@ -136,9 +136,9 @@ AnyScenario = TypeVar("AnyScenario", Scenario, SgdScenario)
 
 
 def keys_of(
-    platform: str, workload: str, world: str, rules: tuple[str | None, str | None], jobs: int
+    platform: str, workload: str, world: str, rules: tuple[str | None, str | None], jobs: range
 ) -> list[JobKey]:
-    """The jobs that a cell stands for.
+    """The jobs that a cell stands for; `jobs` are the numbers of generated ones.
 
     Raises:
         UsageError: There is no such workload, or it does not go with the platform.
@@ -156,8 +156,8 @@ def keys_of(
         (load_scenario if platform == SIMULATOR else load_sgd_scenario)(name)
     else:
         find_folder(name)
-    count = jobs if scenario else 1
-    return [JobKey(platform, name, world, batch_rule, update_rule, k, scenario) for k in range(count)]
+    numbers = jobs if scenario else range(1)
+    return [JobKey(platform, name, world, batch_rule, update_rule, k, scenario) for k in numbers]
 
 
 def _is_scenario(name: str) -> bool:

@@ -32,6 +32,7 @@ class EvaluationSettings(BaseModel):
         worlds: Names or files.
         batch_rules, update_rules: Empty for those of the workload or the family.
         jobs: Generated jobs of a family.
+        first_job: Number of the first of them.
         seeds: Episodes of every policy on every job.
         safety: The safeguards of policies that name none.
     """
@@ -46,6 +47,7 @@ class EvaluationSettings(BaseModel):
     batch_rules: tuple[BatchRule, ...] = ()
     update_rules: tuple[UpdateRule, ...] = ()
     jobs: Annotated[int, Field(ge=1, le=100_000)]
+    first_job: Annotated[int, Field(ge=0)] = 0
     seeds: Annotated[int, Field(ge=1, le=seeds.MOST_REPORT)]
     safety: str = "all"
 
@@ -72,7 +74,8 @@ class EvaluationSettings(BaseModel):
         found = []
         for workload, world, pair, ratio in every:
             named = tuple(None if rule is None else str(rule) for rule in pair)
-            keys = keys_of(self.platform, workload, world, (named[0], named[1]), self.jobs)
+            numbers = range(self.first_job, self.first_job + self.jobs)
+            keys = keys_of(self.platform, workload, world, (named[0], named[1]), numbers)
             found += [CaseKey(key, ratio) for key in keys]
         return list(dict.fromkeys(found))
 

@@ -76,6 +76,11 @@ def test_the_best_fixed_action_always_plays():
     assert names == ["best-fixed", "greedy"]
 
 
+def test_generated_jobs_are_numbered_from_the_first_that_is_asked_for():
+    cases = settings_of({**ASKED, "jobs": 3, "first_job": 100}).cases()
+    assert sorted({case.job.index for case in cases}) == [100, 101, 102]
+
+
 def test_a_case_for_every_job_and_budget():
     cases = settings_of({**ASKED, "budgets": (1.2, 2.0), "update_rules": ("additive",)}).cases()
     assert [(c.job.index, c.budget_ratio) for c in cases] == [(0, 1.2), (1, 1.2), (0, 2.0), (1, 2.0)]
