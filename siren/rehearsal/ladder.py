@@ -24,14 +24,21 @@ Report = Callable[[str], None]
 RATIO = 2.0
 """Ratio of neighbouring counts; one refinement around the best halves it on a log scale."""
 
-STEPS, PROMISING = 3, 4
+STEPS, PROMISING = 6, 4
 """Rounds, and counts that get another curve after each."""
 
 MOST_EPOCHS = 60
 """A fixed action that does not reach the target in so many epochs is not considered."""
 
 SLACK = 1.05
-"""A fixed action is tried if so many times what it needs fits the budget."""
+"""A fixed action is safe if so many times what it needs fits the budget."""
+
+SLACKS = (SLACK, 0.95, 0.85)
+"""Of every promising count the fastest size for each of these slacks races: near the noise floor a few curves
+do not tell its epochs to within a tenth."""
+
+COUNTS_RACING = 4
+"""Counts that race, the fastest at the middle slack."""
 
 
 class Ladder:
@@ -77,6 +84,10 @@ class Ladder:
             f"{self._schedule.asked_s:g} s are too short to rehearse this job on this machine: "
             "give a rehearsal more seconds"
         )
+
+    def done_already(self) -> BudgetError:
+        """What to raise if the initial model is at the target."""
+        return BudgetError("the initial model is at the target already: there is nothing to rehearse")
 
     def _curve_calls(self, counts: Sequence[int], seed: int, pool: Workers) -> Iterator[tuple[Any, ...]]:
         """Curves to train, each decided on when its turn comes."""
@@ -135,7 +146,7 @@ class Ladder:
             excess[row] = _mean_losses(self._curves[n], most, self._target)
         runs = fixed_runs(grid, excess, self._target)
         if most == 1 and (excess <= self._target).all():
-            raise BudgetError("the initial model is at the target already: there is nothing to rehearse")
+            raise self.done_already()
         if not runs.epochs.any():
             raise BudgetError(
                 f"no fixed count of {', '.join(map(str, counts))} functions reached the loss "
@@ -156,6 +167,22 @@ class Ladder:
         order = order[np.isfinite(score.ravel()[order])]
         rows, columns = np.unravel_index(order, score.shape)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+    def worth_racing(self, runs: FixedRuns) -> list[tuple[int, int]]:
+        """(count, size) indices of what should be played with the budget enforced, the safest first."""
+        found: list[list[tuple[int, int]]] = [[] for _ in SLACKS]
+        rank: dict[int, float] = {}
+        for row, (needed_usd, duration_s) in enumerate(zip(runs.needed_usd, runs.duration_s, strict=True)):
+            for places, slack in zip(found, SLACKS, strict=True):
+                fits = np.isfinite(duration_s) & (needed_usd * slack <= self._budget_usd)
+                if fits.any():
+                    column = int(np.where(fits, duration_s, np.inf).argmin())
+                    places.append((row, column))
+                    if slack != SLACKS[-1]:
+                        rank[row] = float(duration_s[column])
+        rows = sorted(rank, key=lambda row: rank[row])[:COUNTS_RACING]
+        chosen = [at for places in found for at in places if at[0] in rows]
+        return list(dict.fromkeys(chosen)) or self.ranked(runs)[:COUNTS_RACING]
 
 
 def counts_of(stage: Stage, memory_mb: int) -> list[int]:

@@ -15,18 +15,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
 
+from siren.evaluation.baseline import near
 from siren.policies.agent import agent_names
 from siren.policies.reference import Reference
 from siren.rehearsal.ladder import Ladder, Report
+from siren.rehearsal.racing import race
 from siren.rehearsal.sampled_ladder import SampledLadder
-from siren.rehearsal.schedule import FIXED_SHARE, SEARCH_SHARE, Schedule
+from siren.rehearsal.schedule import AGENT_SHARE, FIXED_SHARE, SEARCH_SHARE, Schedule
 from siren.rehearsal.search import search_linear
 from siren.rehearsal.selection import Standing, choose, standings_of
 from siren.rehearsal.sizing import sized, usual_action
@@ -35,8 +38,11 @@ from siren.rehearsal.workers import StageSettings, Workers
 from siren.simulator.job import ActionGrid, FixedRuns
 from siren.types import Action
 
-FIXED_TRIED = 5
-"""Fixed actions that are played."""
+CLIMBS = 5
+"""Times that the best fixed action moves on to its best neighbour."""
+
+REFERENCES = 2
+"""Of these, so many serve learned policies as what they act relative to."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +141,9 @@ class _Course:
             if isinstance(ladder, SampledLadder):
                 self._target = ladder.trial_target
             grid, runs = ladder.fixed_runs()
-            best, reference = self._best_fixed(pool, ladder, grid, runs)
-            proposals = self._proposals(pool, reference)
+            best, references = self._best_fixed(pool, ladder, grid, runs)
+            reference = references[0]
+            proposals = self._proposals(pool, references)
             standings = self._final(pool, best, proposals, reference)
         finally:
             pool.close()
@@ -162,42 +169,58 @@ class _Course:
 
     def _best_fixed(
         self, pool: Workers, ladder: Ladder, grid: ActionGrid, runs: FixedRuns
-    ) -> tuple[Candidate, Reference]:
-        """The best fixed action, and the reference that it makes: by real episodes, if epochs are whole.
+    ) -> tuple[Candidate, list[Reference]]:
+        """The best fixed action, and the references that the best ones make: by real episodes.
 
-        Episodes of a sub-sample would tell no more than its curves.
+        A sub-sample is not played: its episodes would tell no more than its curves.
         """
-        ranked = ladder.ranked(runs)
-        chosen = _spread(ranked, runs, 1 if isinstance(ladder, SampledLadder) else FIXED_TRIED)
-        candidates = []
-        for row, column in chosen:
-            action = Action(int(grid.functions[row]), int(grid.memory_mb[column]))
-            candidates.append(Candidate(f"fixed:{action}", action=action))
-        self._report(f"fixed actions: {', '.join(c.name for c in candidates)}")
-        standings = self._compete(pool, candidates, FIRST_SEED, 6, FIXED_SHARE)
-        best = min(standings, key=lambda s: s.score_s) if standings else None
-        at = chosen[candidates.index(best.candidate)] if best else chosen[0]
-        action = Action(int(grid.functions[at[0]]), int(grid.memory_mb[at[1]]))
-        seconds, usd = float(runs.duration_s[at]), float(runs.cost_usd[at])
-        if best and best.duration_s:
-            seconds, usd = best.duration_s, best.cost_usd
-        reference = Reference(action.functions, action.memory_mb, seconds, usd)
-        return Candidate(f"fixed:{action}", action=action), reference
+        sampled = isinstance(ladder, SampledLadder)
+        chosen = ladder.ranked(runs)[:1] if sampled else ladder.worth_racing(runs)
+        standings = [] if sampled else self._race(pool, [_fixed(_action(grid, at)) for at in chosen])
+        expected = {
+            _action(grid, at): (float(runs.duration_s[at]), float(runs.cost_usd[at])) for at in chosen
+        }
+        for _ in range(CLIMBS if standings else 0):
+            standings, improved = self._around(pool, standings)
+            if not improved:
+                break
+        best = [s.candidate.action for s in standings if s.candidate.action] or [_action(grid, chosen[0])]
+        references = [
+            _reference(action, standing, expected)
+            for action, standing in itertools.zip_longest(best, standings)
+        ]
+        return _fixed(references[0].action), references
 
-    def _proposals(self, pool: Workers, reference: Reference) -> list[Candidate]:
-        """The best agent, and the best linear policy of a search where there is time for one."""
+    def _around(self, pool: Workers, standings: list[Standing]) -> tuple[list[Standing], bool]:
+        """Races the best against its neighbours; whether one of them won."""
+        best = standings[0].candidate
+        assert best.action is not None
+        refined = self._race(pool, [best, *map(_fixed, near(self._whole.costing, best.action))])
+        known = {s.candidate.name for s in refined}
+        merged = refined + [s for s in standings if s.candidate.name not in known]
+        return merged, bool(refined) and refined[0].candidate.name != best.name
+
+    def _race(self, pool: Workers, candidates: list[Candidate]) -> list[Standing]:
+        self._report(f"race of {', '.join(c.name for c in candidates)}")
+        until = self._schedule.until(FIXED_SHARE)
+        return race(candidates, self._play, FIRST_SEED, until, pool)
+
+    def _proposals(self, pool: Workers, references: list[Reference]) -> list[Candidate]:
+        """The best agent, and what a search for a linear policy found where there is time for one."""
         proposals = []
-        agents = [Candidate(name, agent=name, reference=reference) for name in self._agents]
+        agents = [
+            Candidate(f"{name}@{reference.action}", agent=name, reference=reference)
+            for name in self._agents
+            for reference in references[:REFERENCES]
+        ]
         if agents:
             self._report(f"agents: {', '.join(self._agents)}")
-            share = (FIXED_SHARE + SEARCH_SHARE) / 2
-            standings = self._compete(pool, agents, FIRST_SEED + 500, 6, share)
+            standings = self._compete(pool, agents, FIRST_SEED + 500, 6, AGENT_SHARE)
             if standings:
                 proposals.append(min(standings, key=lambda s: s.score_s).candidate)
         episode_s = float(np.median([trial.wall_s for trial in self._trials])) if self._trials else math.inf
-        found = search_linear(
-            pool, reference, self._play, episode_s, self._schedule.until(SEARCH_SHARE), self._report
-        )
+        until = self._schedule.until(SEARCH_SHARE)
+        found = search_linear(pool, references[0], self._play, episode_s, until, self._report)
         return [*proposals, *([found] if found else [])]
 
     def _final(
@@ -230,13 +253,19 @@ class _Course:
         return standings_of(candidates, trials)
 
 
-def _spread(ranked: list[tuple[int, int]], runs: FixedRuns, count: int) -> list[tuple[int, int]]:
-    """The fastest, then others that differ from those before in count, or are much cheaper."""
-    chosen: list[tuple[int, int]] = []
-    for at in ranked:
-        alike = [other for other in chosen if other[0] == at[0]]
-        if all(runs.cost_usd[at] < 0.8 * runs.cost_usd[other] for other in alike):
-            chosen.append(at)
-        if len(chosen) == count:
-            break
-    return chosen
+def _action(grid: ActionGrid, at: tuple[int, int]) -> Action:
+    return Action(int(grid.functions[at[0]]), int(grid.memory_mb[at[1]]))
+
+
+def _fixed(action: Action) -> Candidate:
+    return Candidate(f"fixed:{action}", action=action)
+
+
+def _reference(
+    action: Action, standing: Standing | None, expected: Mapping[Action, tuple[float, float]]
+) -> Reference:
+    """A fixed action with what it took, or else with what it is expected to take."""
+    if standing and standing.duration_s:
+        return Reference(action.functions, action.memory_mb, standing.duration_s, standing.cost_usd)
+    seconds, usd = expected.get(action) or next(iter(expected.values()))
+    return Reference(action.functions, action.memory_mb, seconds, usd)

@@ -129,7 +129,8 @@ def expected_epochs(losses: NDArray[np.float64], share: float, target: float, mo
     fall, level = np.polyfit(np.log(seen), np.log(losses[first:]), 1)
     if fall >= -1e-3:
         return most
-    return min(most, math.exp((math.log(target) - level) / fall))
+    log_epochs = (math.log(target) - level) / fall
+    return math.exp(log_epochs) if log_epochs < math.log(most) else most
 
 
 def epochs_to(losses: NDArray[np.float64], level: float) -> float:

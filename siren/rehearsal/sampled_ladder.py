@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siren.errors import BudgetError
-from siren.rehearsal.ladder import MOST_EPOCHS, PROMISING, RATIO, STEPS, Ladder, Report, counts_of
+from siren.rehearsal.ladder import MOST_EPOCHS, PROMISING, RATIO, Ladder, Report, counts_of
 from siren.rehearsal.sampled import epochs_to, expected_epochs
 from siren.rehearsal.schedule import EPOCHS, LONGEST_LADDER, Schedule
 from siren.rehearsal.stage import FIRST_SEED, Curve, Stage
@@ -25,6 +25,9 @@ from siren.simulator.job import ActionGrid, FixedRuns, fixed_runs, memory_grid
 from siren.types import Action
 
 Floats = NDArray[np.float64]
+
+CURVES_EACH = 3
+"""Curves of a count, at most."""
 
 FIRST_SHARE, OTHER_SHARE = 0.35, 0.12
 """Shares of the time that the curve of few functions takes, and that of another count."""
@@ -68,44 +71,55 @@ class SampledLadder(Ladder):
     ) -> None:
         super().__init__(stage, usual.memory_mb, target, budget_usd, schedule)
         self._usual = min(usual.functions, stage.most_functions)
+        self._given: list[int] = []
 
     def climb(self, pool: Workers, report: Report) -> None:
-        """See `Ladder.climb`."""
-        calls = self._turns(pool, report)
-        for curve in pool.each("curve", calls, self._schedule.until(LONGEST_LADDER)):
-            self._curves.setdefault(curve.functions, []).append(curve)
+        """See `Ladder.climb`; in rounds, since what comes next may depend on curves that are still running.
+
+        Raises:
+            BudgetError: There was no time for a single curve, or there is nothing to train.
+        """
+        trained = -1
+        while trained < self.trained:
+            trained = self.trained
+            calls = self._turns(pool, report)
+            for curve in pool.each("curve", calls, self._schedule.until(LONGEST_LADDER)):
+                if curve.losses[0] <= self._target:
+                    raise self.done_already()
+                self._curves.setdefault(curve.functions, []).append(curve)
         if not self._curves:
             raise self.too_short()
 
     def _turns(self, pool: Workers, report: Report) -> Iterator[tuple[Any, ...]]:
         """Curves to train, each decided on when its turn comes."""
-        given = [self._usual]
-        yield self._turn(self._usual, 0, FIRST_SHARE, pool, report)
-        while (n := self._next(given)) is not None:
-            given.append(n)
+        if not self._given:
+            yield self._turn(self._usual, FIRST_SHARE, pool, report)
+        while (n := self._next()) is not None:
             failed = self._curves and not self._longest()
-            yield self._turn(n, 0, FIRST_SHARE if failed else OTHER_SHARE, pool, report)
-        for _ in range(1, STEPS):
-            for n in self._best():
-                yield self._turn(n, given.count(n), OTHER_SHARE, pool, report)
-                given.append(n)
+            yield self._turn(n, FIRST_SHARE if failed else OTHER_SHARE, pool, report)
+        for n in self._best():
+            if self._given.count(n) < CURVES_EACH:
+                yield self._turn(n, OTHER_SHARE, pool, report)
 
-    def _turn(self, n: int, seed: int, share: float, pool: Workers, report: Report) -> tuple[Any, ...]:
+    def _turn(self, n: int, share: float, pool: Workers, report: Report) -> tuple[Any, ...]:
         report(f"a curve of {n} functions on a sub-sample")
+        seed = FIRST_SEED + self._given.count(n)
+        self._given.append(n)
         epochs = math.ceil(MOST_EPOCHS / self._stage.share)
         until = self._stage.clock() + share * pool.count * self._schedule.seconds
         until = min(until, self._schedule.until(LONGEST_LADDER))
-        return n, self._memory_mb, epochs, self._target, FIRST_SEED + seed, until, share == FIRST_SHARE
+        return n, self._memory_mb, epochs, self._target, seed, until, share == FIRST_SHARE
 
-    def _next(self, given: list[int]) -> int | None:
+    def _next(self) -> int | None:
         """The count that could be fastest, if it could be faster than all that were tried."""
+        given = self._given
         most = min(self._ceiling(), MOST_AHEAD * max(given) + 1)
         counts = [n for n in self._counts if n < most]
         if not counts:
             return None
         known = self._epochs()
         if known and not any(map(math.isfinite, known.values())):
-            return max((n for n in counts if n < min(known)), default=None)
+            return max((n for n in counts if n < min(known) and n not in given), default=None)
         nearest = [min(known, key=lambda k: (abs(math.log(k / n)), k)) if known else n for n in counts]
         hoped = np.array([known.get(k, EPOCHS) for k in nearest], np.float64)
         hoped[~np.isfinite(hoped)] = MOST_EPOCHS
@@ -125,7 +139,7 @@ class SampledLadder(Ladder):
 
     def _best(self) -> list[int]:
         """The promising counts so far, and the one that they are compared with."""
-        if not self._longest():
+        if not any(map(math.isfinite, self._epochs().values())):
             return []
         grid, runs = self.fixed_runs()
         rows = list(dict.fromkeys(row for row, _ in self.ranked(runs)))[: PROMISING - 1]
@@ -145,9 +159,13 @@ class SampledLadder(Ladder):
         return ActionGrid(costing, np.array(counts, np.int64), memory_grid(costing.world))
 
     def _longest(self) -> int:
-        """The count with the longest curve that falls; 0 if none does."""
-        falling = [n for n, curves in self._curves.items() if _falls(curves[0])]
-        return max(falling, key=lambda n: len(self._curves[n][0].losses), default=0)
+        """The count with the longest curve that falls, of those with a loss on all samples if there are any.
+
+        0 if none falls.
+        """
+        firsts = {n: curves[0] for n, curves in self._curves.items() if _falls(curves[0])}
+        whole = {n: math.isfinite(curve.whole_loss) for n, curve in firsts.items()}
+        return max(firsts, key=lambda n: (whole[n], len(firsts[n].losses)), default=0)
 
     def _epochs(self) -> dict[int, float]:
         """Epochs that the whole job is expected to need, by count; infinite where the loss does not fall."""
@@ -156,14 +174,21 @@ class SampledLadder(Ladder):
         first = self._longest()
         if not first:
             return dict.fromkeys(self._curves, math.inf)
-        firsts = self._curves[first]
-        target = self._target * _easier(firsts[0])
-        needed = expected_epochs(firsts[0].losses, self._stage.share, target, MOST_EPOCHS)
-        ratios = {
-            n: [_ratio(curve.losses, other.losses) for curve, other in zip(curves, firsts, strict=False)]
-            for n, curves in self._curves.items()
-        }
-        return {n: needed * float(np.mean(found)) * self._caution(n, first) for n, found in ratios.items()}
+        firsts = {curve.seed: curve for curve in self._curves[first] if _falls(curve)}
+        found = {}
+        for n, curves in self._curves.items():
+            pairs = [(curve, firsts[curve.seed]) for curve in curves if curve.seed in firsts]
+            ratios = [_ratio(curve.losses, other.losses) for curve, other in pairs]
+            falls = bool(ratios) and all(map(_falls, curves))
+            found[n] = (
+                self._needed(first) * float(np.mean(ratios)) * self._caution(n, first) if falls else math.inf
+            )
+        return found
+
+    def _needed(self, first: int) -> float:
+        """Epochs that the whole job is expected to need with the functions of the longest curve."""
+        curve = self._curves[first][0]
+        return expected_epochs(curve.losses, self._stage.share, self._target * _easier(curve), MOST_EPOCHS)
 
     def _caution(self, n: int, other: int) -> float:
         return math.pow(DOUBLING, math.log2(max(n / other, 1.0)))
@@ -177,17 +202,23 @@ class SampledLadder(Ladder):
         """
         first = self._longest()
         if not first:
-            raise BudgetError(
-                f"the loss does not fall on a sub-sample with {min(self._curves)} functions: "
-                "give a smaller learning rate"
-            )
+            raise self._no_fall()
         losses = self._curves[first][0].losses
-        epochs = max(math.ceil(self._epochs()[first]), LEAST_EPOCHS)
-        return float(losses[min(epochs, len(losses) - 1)])
+        epochs = max(math.ceil(self._needed(first)), LEAST_EPOCHS)
+        later = losses[min(epochs, len(losses) - 1) :]
+        return float(later[later < losses[0]][0])  # a curve may rise before it falls
+
+    def _no_fall(self) -> BudgetError:
+        return BudgetError(
+            f"the loss does not fall on a sub-sample with {min(self._curves)} functions: "
+            "give a smaller learning rate"
+        )
 
     def fixed_runs(self) -> tuple[ActionGrid, FixedRuns]:
         """See `Ladder.fixed_runs`; counts between those that were tried need epochs between theirs."""
         found = {n: epochs for n, epochs in sorted(self._epochs().items()) if math.isfinite(epochs)}
+        if not found:
+            raise self._no_fall()
         tried = list(found)
         steps = math.floor(FINER * math.log(tried[-1] / tried[0], RATIO))
         between = {round(tried[0] * RATIO ** (step / FINER)) for step in range(steps)}
@@ -195,7 +226,7 @@ class SampledLadder(Ladder):
         counts = sorted(allowed | set(tried))
         epochs = np.interp(np.log(counts), np.log(tried), list(found.values()))
         grid = self._grid(counts)
-        return grid, _runs(grid, epochs + UNTIL_HALF)
+        return grid, _runs(grid, np.maximum(epochs + UNTIL_HALF, 1.0))
 
 
 def _falls(curve: Curve) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LADDER_SHARE, FIXED_SHARE, SEARCH_SHARE = 0.40, 0.60, 0.80
-"""Shares of the time after which the ladder, the fixed actions and the proposals are done."""
+LADDER_SHARE, FIXED_SHARE, AGENT_SHARE, SEARCH_SHARE = 0.25, 0.45, 0.52, 0.85
+"""Shares of the time after which the ladder, the fixed actions, the agents and the search are done."""
 
 LONGEST_LADDER, TRIALS_LEAST = 0.85, 12
 """Share of the time that the ladder takes where the rest would not do for so many trials."""

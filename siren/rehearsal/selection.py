@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from siren.rehearsal.stage import Candidate, Trial
-
-FAILURE = 2.0
-"""A failure counts as so many times the best fixed action's time."""
+from siren.simulator.search import FAILURE
 
 BETTER = 0.98
 """A proposal must take less than this share of the best fixed action's time."""
@@ -54,10 +52,16 @@ def standings_of(candidates: Sequence[Candidate], trials: Sequence[Trial]) -> li
     times = {name: [trial.duration_s for trial in rows[name] if trial.success] for name in names}
     known = [float(np.mean(times[name])) for name in names if times[name]]
     failure_s = FAILURE * (known[0] if known else 1.0)
-    return [_standing(candidate, rows[candidate.name], failure_s) for candidate in candidates]
+    return [standing_of(candidate, rows[candidate.name], failure_s) for candidate in candidates]
 
 
-def _standing(candidate: Candidate, trials: Sequence[Trial], failure_s: float) -> Standing:
+def counted_s(trials: Sequence[Trial], failure_s: float) -> float:
+    """Mean time, a failure counted as `failure_s`."""
+    return float(np.mean([trial.duration_s if trial.success else failure_s for trial in trials]))
+
+
+def standing_of(candidate: Candidate, trials: Sequence[Trial], failure_s: float) -> Standing:
+    """How a candidate did, a failure counted as `failure_s`."""
     times = np.array([trial.duration_s for trial in trials if trial.success])
     low_s, high_s = np.quantile(times, (0.1, 0.9)).tolist() if len(times) else (None, None)
     return Standing(
@@ -68,7 +72,7 @@ def _standing(candidate: Candidate, trials: Sequence[Trial], failure_s: float) -
         low_s=low_s,
         high_s=high_s,
         cost_usd=float(np.mean([trial.cost_usd for trial in trials])),
-        score_s=float(np.mean([trial.duration_s if trial.success else failure_s for trial in trials])),
+        score_s=counted_s(trials, failure_s),
     )
 
 

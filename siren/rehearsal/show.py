@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TextIO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from siren.analysis.console import console_for
+from siren.analysis.console import progress_line
 from siren.rehearsal.rehearse import Rehearsal
 from siren.rehearsal.selection import Standing
 from siren.rehearsal.stage import Candidate
 from siren.units import counted
 
 
-@contextlib.contextmanager
-def progress(stream: TextIO, seconds: float) -> Iterator[Callable[[str], None]]:
-    """Something to report to: one line that is redrawn on a terminal, and silence elsewhere."""
-    console = console_for(stream)
-    if not console.is_terminal:
-        yield lambda text: None
-        return
-    begins = f"rehearsing in the twin for {seconds:g} s, which costs nothing"
-    with console.status(begins) as status:
-        yield lambda text: status.update(f"{begins}: {text}")
+def progress(stream: TextIO, seconds: float) -> AbstractContextManager[Callable[[str], None]]:
+    """See `progress_line`."""
+    return progress_line(stream, f"rehearsing in the twin for {seconds:g} s, which costs nothing")
 
 
 def summary_line(rehearsal: Rehearsal, chosen: Candidate, known: bool = False) -> str:

@@ -99,6 +99,7 @@ class Curve:
         cut: Whether it ends because time was up.
         wall_s: Seconds that it took, on the clock.
         whole_loss: The last model's loss on all held-out samples; NaN if that was not asked.
+        seed: Of all randomness.
     """
 
     functions: int
@@ -106,6 +107,7 @@ class Curve:
     cut: bool
     wall_s: float
     whole_loss: float = math.nan
+    seed: int = FIRST_SEED
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class Stage:
             losses.append(twin.run_epoch(plan).loss)
             cut = self.clock() > until and losses[-1] > target
         whole_loss = self.workload.evaluate(twin.params)[0] if whole else math.nan
-        return Curve(functions, np.array(losses), cut, self.clock() - began, whole_loss)
+        return Curve(functions, np.array(losses), cut, self.clock() - began, whole_loss, seed)
 
     def trial(self, candidate: Candidate, budget_usd: Decimal, target: float, seed: int) -> Trial:
         """Plays the job once, with the budget enforced; a sub-sample is billed as the whole job."""

@@ -97,11 +97,9 @@ def test_a_rehearsal_finds_a_sane_count_where_the_count_matters():
     stage = stage_of(clock=clock, cost=HEAVY)
     found = rehearsed(stage)
     assert found.reference.functions >= 8
-    assert (
-        found.choice
-        == found.standings[0].candidate
-        == Candidate(f"fixed:{found.reference.action}", action=found.reference.action)
-    )
+    best = Candidate(f"fixed:{found.reference.action}", action=found.reference.action)
+    assert found.standings[0].candidate == best
+    assert found.choice in [standing.candidate for standing in found.standings]
     alone = [
         stage.trial(Candidate("1", action=Action(1, 1769)), Decimal("0.50"), TARGET, seed)
         for seed in range(6)
@@ -143,11 +141,10 @@ def test_the_same_clock_gives_the_same_rehearsal():
 def test_it_falls_back_when_proposals_are_worse(tmp_path):
     agents = [agent_of(tmp_path / "few", -1.0, 0.0), agent_of(tmp_path / "small", -0.5, -1.0)]
     found = rehearsed(stage_of(clock=Clock(0.01), cost=HEAVY), agents=agents)
-    assert found.choice.action == found.reference.action
-    assert "no proposal was faster" in found.why
-    assert [s.candidate.agent for s in found.standings[1:]] != []
-    assert all(s.candidate.reference == found.reference for s in found.standings[1:])
-    assert min(s.score_s for s in found.standings[1:]) > found.standings[0].score_s
+    proposed = {s.candidate.agent: s.score_s for s in found.standings[1:] if s.candidate.agent}
+    assert proposed
+    assert min(proposed.values()) > found.standings[0].score_s
+    assert found.choice.agent == ""
 
 
 class Alone:
@@ -162,11 +159,11 @@ class Alone:
 @pytest.mark.parametrize("seconds", [0.1, 2.0])
 def test_a_search_proposes_where_there_is_time_for_it(seconds):
     clock, told = Clock(0.01), []
-    reference = Reference(8, 1769, 10.0, 0.1)
+    reference, deadline = Reference(8, 1769, 10.0, 0.1), clock.now_s + seconds
 
     def play(candidates, seeds, until, pool) -> list[Trial]:
         """Episodes that are the faster the nearer the bias of n is to .5."""
-        assert until == math.inf
+        assert until in (math.inf, deadline)
         trials = []
         for seed in seeds:
             for candidate in candidates:
@@ -174,7 +171,7 @@ def test_a_search_proposes_where_there_is_time_for_it(seconds):
                 trials.append(Trial(candidate.name, seed, True, duration_s, 0.1, 0.01))
         return trials
 
-    found = search_linear(Alone(clock), reference, play, 0.01, clock.now_s + seconds, told.append)
+    found = search_linear(Alone(clock), reference, play, 0.01, deadline, told.append)
     if seconds < 1:
         assert (found, told) == (None, [])
         return

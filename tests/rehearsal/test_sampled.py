@@ -156,6 +156,8 @@ def test_a_power_law_is_followed_beyond_the_curve():
     losses = np.concatenate([[2.0], 0.5 * seen**-0.5])
     assert expected_epochs(losses, 0.1, 0.25, 30) == pytest.approx(4.0)  # .5 x 4^-.5 = .25
     assert expected_epochs(losses, 0.1, 0.01, 30) == 30
+    flat = np.concatenate([[2.0], 0.5 * seen**-0.0015])
+    assert expected_epochs(flat, 0.1, 0.01, 30) == 30  # e^2600
 
 
 @pytest.mark.parametrize(

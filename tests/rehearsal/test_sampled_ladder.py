@@ -31,11 +31,18 @@ class Pool:
 
     def each(self, method: str, calls: Iterable[tuple[Any, ...]], until: float) -> Iterator[Curve]:
         assert method == "curve"
-        for n, _, _, _, seed, ends, whole in calls:
+        waiting, running = iter(calls), []
+        while True:
+            while len(running) < self.count and (call := next(waiting, None)):
+                running.append(call)
+            if not running:
+                return
+            n, _, _, _, seed, ends, whole = running.pop(0)
             self.asked.append((n, seed - FIRST_SEED, whole))
             self.until.append(ends)
             losses = self.losses_of(n, LENGTH if whole else LENGTH // 2, seed - FIRST_SEED)
-            yield Curve(n, losses, True, 1.0, losses[-1] / self.easier if whole else math.nan)
+            whole_loss = losses[-1] / self.easier if whole else math.nan
+            yield Curve(n, losses, True, 1.0, whole_loss, seed)
 
 
 def power(pace: Callable[..., float]) -> Callable[..., np.ndarray]:
@@ -142,15 +149,56 @@ def test_what_few_held_out_samples_make_easier_or_harder_is_seen():
     assert harder[4] == pytest.approx((1.25 * TARGET / 0.5) ** (1 / EXPONENT), rel=1e-6)
 
 
-def test_counts_that_explode_are_left_and_smaller_ones_tried():
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_counts_that_explode_are_left_and_smaller_ones_tried(count):
     def losses_of(n: int, length: int, _: int) -> np.ndarray:
         return power(lambda n, _: 1.0)(n, length) if n < 4 else np.array([3.0, 9.5])
 
-    pool = Pool(losses_of)
+    pool = Pool(losses_of, count=count)
     epochs = epochs_of(climbed(pool))
-    assert max(n for n, _, _ in pool.asked) == 4
     assert set(epochs) <= {1, 2, 3}
     assert (3, 0, True) in pool.asked
+    assert len(set(pool.asked)) == len(pool.asked)
+    assert count > 1 or max(n for n, _, _ in pool.asked) == 4
+
+
+@pytest.mark.parametrize("last", [9.5, math.nan])
+def test_a_count_that_explodes_once_is_not_chosen(last):
+    def losses_of(n: int, length: int, seed: int) -> np.ndarray:
+        return np.array([3.0, last]) if (n, seed) == (4, 1) else power(lambda n, _: 1.0)(n, length)
+
+    ladder = climbed(Pool(losses_of))
+    epochs = epochs_of(ladder)
+    assert epochs
+    assert 4 not in epochs
+    assert min(epochs.values()) > 0.9 * NEEDED
+    assert ladder.trial_target == losses_of(4, LENGTH, 0)[math.ceil(NEEDED)]
+
+
+def test_the_count_whose_model_saw_all_samples_is_compared_with_even_if_another_takes_longer():
+    """A curve ends at the target: of two that get there the worse one is the longer."""
+
+    def losses_of(n: int, length: int, _: int) -> np.ndarray:
+        return np.geomspace(3.0, TARGET, 5 if n == 4 else 7)
+
+    ladder = climbed(Pool(losses_of, easier=0.5))
+    assert ladder._longest() == 4
+
+
+def test_a_loss_that_rises_first_is_no_target():
+    losses = np.array([1.0, 2.0, 1.8, 1.4, 1.2, 0.9, 0.6, 0.4, 0.3])
+    ladder = climbed(Pool(lambda *_: losses), target=0.6)
+    assert ladder.trial_target < 1.0
+
+
+def test_a_job_that_is_done_already_is_told():
+    with pytest.raises(BudgetError, match="at the target already"):
+        climbed(Pool(lambda *_: np.array([TARGET / 2])))
+
+
+def test_a_run_takes_a_whole_epoch_at_least():
+    ladder = climbed(Pool(power(lambda n, _: 1.0)), target=1.5)
+    assert epochs_of(ladder)[4] == pytest.approx(1 - UNTIL_HALF)
 
 
 def test_counts_that_could_not_be_faster_are_not_trained():

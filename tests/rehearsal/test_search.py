@@ -7,7 +7,7 @@ WITHOUT_MATPLOTLIB = """
 import sys
 sys.modules["matplotlib"] = sys.modules["matplotlib.pyplot"] = None
 from siren.rehearsal.search import POPULATION, _strategy
-strategy = _strategy(3)
+strategy = _strategy([0.0, 0.0, 0.0])
 for _ in range(30):
     weights = strategy.ask()
     assert len(weights) == POPULATION
