@@ -1,0 +1,1 @@
+../../../workloads/linear-ctr/model.py

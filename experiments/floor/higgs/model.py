@@ -1,0 +1,1 @@
+../../../workloads/logreg-higgs/model.py
