@@ -47,6 +47,10 @@ SLIGHT = 0.98
 CONFIRMED = 4
 """Actions of the compiled simulator's ranking that are played with the real ledger."""
 
+CLIMBS = 5
+"""Times that the best action may move on to its best neighbour: losses depend on memory too, near the cliff,
+and the ladder has one size of each count."""
+
 REFINED = 1.15
 """Ratio of the counts that are played around the best."""
 
@@ -283,8 +287,12 @@ def best_fixed(case: Case) -> Baseline:
     propose = _from_arena if isinstance(case.job, JobInSimulator) else _from_ladder
     proposed, rounds = propose(case), effort_for(case.job).rounds
     race = Race(case, FixedPolicy)
-    first, _ = race.best(proposed, rounds)
-    action, trials = race.best([first, *near(case.job.costing, first)], rounds)
+    before, (action, trials) = None, race.best(proposed, rounds)
+    for _ in range(CLIMBS):
+        if action == before:
+            break
+        before = action
+        action, trials = race.best([before, *near(case.job.costing, before)], rounds)
     success = trials.success
     return Baseline(
         functions=action.functions,
@@ -362,7 +370,7 @@ def _fastest_s(case: Case) -> float:
 
 
 def near(costing: Costing, action: Action) -> list[Action]:
-    """A little more and fewer functions, and the neighbouring sizes of memory."""
+    """A little more and fewer functions, the neighbouring sizes of memory, and those with as much in all."""
     limit, sizes = (
         min(costing.job.functions_max, costing.world.limits.functions_max),
         costing.world.limits.memory_grid,
@@ -371,4 +379,6 @@ def near(costing: Costing, action: Action) -> list[Action]:
     counts = {round(n * REFINED**k) for k in (-1, 1)} | {n - 1, n + 1}
     at = sizes.index(m)
     others = [Action(k, m) for k in sorted(counts) if 1 <= k <= limit and k != n]
-    return others + [Action(n, sizes[k]) for k in (at - 1, at + 1) if 0 <= k < len(sizes)]
+    beside = [sizes[k] for k in (at - 1, at + 1) if 0 <= k < len(sizes)]
+    alike = [Action(min(max(round(n * m / size), 1), limit), size) for size in beside]
+    return list(dict.fromkeys([*others, *(Action(n, size) for size in beside), *alike]))
