@@ -1,36 +1,42 @@
 """How loose the lower bound is, and how simple schedules compare with it: `python experiments/bound.py`.
 
 On generated jobs of a scenario: the bound, the best fixed action and the best two-phase schedule of a
-search (both chosen on seeds 0, 1, ... of their own and played again on others), and the planner with the
-true model on those same others. A failure counts as the bound says it must (its own time and
-`failure_s`) where a policy is held against the bound, and as twice the best fixed action's mean time
-where policies are held against each other. Writes experiments/results/bound/jobs.csv and prints a table.
+search (both chosen on seeds 0, 1, ... of their own and played again on others), and on those same others
+the planner with the true model and the shipped agent, told the best fixed action. A failure counts as the
+bound says it must (its own time and `failure_s`) where a policy is held against the bound, and as twice
+the best fixed action's mean time where policies are held against each other. Writes
+experiments/results/bound/jobs.csv and prints a table.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from siren.simulator import core
+from siren.policies.agent import DEFAULT_AGENT, agent_folder
+from siren.policies.network import load_network
+from siren.simulator import core, observation
 from siren.simulator.bound import Bound, lower_bound
 from siren.simulator.core import Col, End
 from siren.simulator.job import SimulatedJob
 from siren.simulator.planner import Place, Planner
 from siren.simulator.sampling import sample_jobs
 from siren.simulator.scenarios import load_scenario
-from siren.simulator.search import FAILURE, Arena, Outcomes, best_fixed, best_two_phase
+from siren.simulator.search import FAILURE, Arena, Choice, Outcomes, best_fixed, best_two_phase
 
 FOLDER = Path(__file__).parent / "results" / "bound"
-POLICIES = ("fixed", "two_phase", "planner")
+POLICIES = ("fixed", "two_phase", "planner", "agent")
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,46 @@ def play_planner(job: SimulatedJob, arena: Arena, seeds: range) -> Outcomes:
                 core.simulate(arena.pool, state, 0, rng)
                 last = Place(int(v[Col.LEVEL]), int(v[Col.SIZE]))
             core.settle(arena.pool, state, 0, ran, False)
-        found.append(
-            (v[Col.END] == End.TARGET, v[Col.ELAPSED_S], job.spec.budget_usd - v[Col.LEFT], v[Col.EPOCH])
-        )
+        found.append(_ended(v, job))
+    return _outcomes(found, arena.failure_s)
+
+
+def play_agent(job: SimulatedJob, fixed: Choice, seeds: range) -> Outcomes:
+    """Episodes of the shipped agent, which acts relative to the best fixed action."""
+    network = load_network(agent_folder(DEFAULT_AGENT))[0]
+    first, outcomes = fixed.actions[0], fixed.outcomes
+    reached_s = outcomes.time_s if outcomes.success.any() else job.spec.reference_s
+    spec = dataclasses.replace(
+        job.spec,
+        functions_ref=first.functions,
+        memory_ref_mb=first.memory_mb,
+        reference_s=reached_s,
+        reference_usd=float(outcomes.cost_usd.mean()),
+    )
+    pool, state = Arena(dataclasses.replace(job, spec=spec)).pool, core.new_state(1)
+    v, found = state.values[0], []
+    seen = np.empty(observation.OBSERVATION_SIZE, np.float32)
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        network.reset()
+        core.begin(pool, state, 0, 0)
+        while v[Col.END] == 0:
+            observation.observe(pool, state, 0, seen)
+            ran = bool(core.choose(pool, state, 0, network.act(seen), False))
+            if ran:
+                core.simulate(pool, state, 0, rng)
+            core.settle(pool, state, 0, ran, False)
+        found.append(_ended(v, job))
+    return _outcomes(found, outcomes.failure_s)
+
+
+def _ended(v: NDArray[np.float64], job: SimulatedJob) -> tuple[bool, float, float, float]:
+    return v[Col.END] == End.TARGET, v[Col.ELAPSED_S], job.spec.budget_usd - v[Col.LEFT], v[Col.EPOCH]
+
+
+def _outcomes(found: Sequence[tuple[bool, float, float, float]], failure_s: float) -> Outcomes:
     success, elapsed_s, cost_usd, epochs = (np.array(x) for x in zip(*found, strict=True))
-    return Outcomes(success, elapsed_s, cost_usd, epochs.astype(np.int64), arena.failure_s)
+    return Outcomes(success, elapsed_s, cost_usd, epochs.astype(np.int64), failure_s)
 
 
 def charged_s(outcomes: Outcomes, bound: Bound) -> float:
@@ -97,6 +138,7 @@ def measure(index: int, job: SimulatedJob, config: BoundConfig) -> dict[str, obj
     arena, seeds = Arena(job), range(1000, 1000 + config.reporting)
     outcomes = dict(zip(POLICIES, arena.play([fixed.schedule, two.schedule], seeds), strict=False))
     outcomes["planner"] = play_planner(job, arena, seeds)
+    outcomes["agent"] = play_agent(job, fixed, seeds)
     reached_s = outcomes["fixed"].time_s
     failure_s = FAILURE * (reached_s if np.isfinite(reached_s) else job.spec.reference_s)
     row: dict[str, object] = {
