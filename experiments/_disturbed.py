@@ -221,7 +221,10 @@ class DisturbedCase(Case):
         return dataclasses.replace(planned, **at, success_rate=0.0, tried=0)
 
     def _around(self, planned: Baseline) -> Baseline:
-        """By a race of the planned one, its neighbours and what is promising; then of the best's neighbours."""
+        """By a race of the planned one, its neighbours and what is promising, then of the best's neighbours.
+
+        Without any success, the planned one with its own time.
+        """
         race, costing = Race(self, FixedPolicy), self.job.costing
         proposed = promising(self.scouted, float(self.budget_usd), PROPOSED, SIZES_EACH)
         first, _ = race.best(_once(planned.action, *proposed, *near(costing, planned.action)), ROUNDS)

@@ -122,7 +122,8 @@ def _draw_memory(axes: Any, found: Sequence[Memory]) -> None:
 PAGE = """# When the truth is not what was rehearsed, and what the choice of m gives
 
 Written by `python experiments/robustness.py{flags}`; its cells were played at commit {commits} in {cpu:.1f}
-minutes of one core (choices that were in Siren's cache already not counted). Report seeds {first}-{last}; fixed actions are chosen on {select} other seeds. Jobs:
+minutes of one core (choices that were in Siren's cache already not counted).
+Report seeds {first}-{last}; fixed actions are chosen on {select} other seeds. Jobs:
 {jobs}, in `{world}`. Budgets are 1.2 (floor-limited) and 1.5
 (generated) times the cheapest with which a fixed action is expected to finish in the undisturbed world, and
 the same dollars everywhere below.
