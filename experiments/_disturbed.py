@@ -203,49 +203,50 @@ class DisturbedCase(Case):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return episode, self.job.workload.evaluate(platform.params)[0]
 
-    def hindsight(self, planned: Baseline) -> Baseline:
-        """The best fixed action in truth, on the seeds that choose.
+    def hindsight(self, planned: Baseline, also: Sequence[Action] = ()) -> Baseline:
+        """The best fixed action in truth, on the seeds that choose; without any success, the planned time.
 
-        Where the budget is expected to pay none, it is the planned one, or the cheapest if that cannot run,
-        with the time of the planned one.
+        Args:
+            planned: That of the undisturbed world.
+            also: Actions of the truth that race too.
         """
         find = self._anew if self._known else self._around
-        return Baseline(**self.chosen("hindsight", lambda: dataclasses.asdict(find(planned))))
+        about = f"hindsight {[str(action) for action in also]}"
+        return Baseline(**self.chosen(about, lambda: dataclasses.asdict(find(planned, also))))
 
-    def _anew(self, planned: Baseline) -> Baseline:
-        """By the same search as the planned one."""
-        if promising(self.scouted, float(self.budget_usd), 1, 1):
-            return self.baseline
-        action = self._cheapest()
-        at = {"functions": action.functions, "memory_mb": action.memory_mb}
-        return dataclasses.replace(planned, **at, success_rate=0.0, tried=0)
+    def _anew(self, planned: Baseline, also: Sequence[Action]) -> Baseline:
+        """By the search that found the planned one; from the cheapest if the ladder says that none pays."""
+        payable = promising(self.scouted, float(self.budget_usd), 1, 1)
+        begin = [self.baseline.action] if payable else self._cheapest(PROPOSED)
+        return self._raced(planned, [*begin, *also])
 
-    def _around(self, planned: Baseline) -> Baseline:
-        """By a race of the planned one, its neighbours and what is promising, then of the best's neighbours.
-
-        Without any success, the planned one with its own time.
-        """
-        race, costing = Race(self, FixedPolicy), self.job.costing
+    def _around(self, planned: Baseline, also: Sequence[Action]) -> Baseline:
+        """From the planned one and what is promising in truth."""
         proposed = promising(self.scouted, float(self.budget_usd), PROPOSED, SIZES_EACH)
-        first, _ = race.best(_once(planned.action, *proposed, *near(costing, planned.action)), ROUNDS)
-        action, trials = race.best(_once(first, planned.action, *near(costing, first)), ROUNDS)
-        if not trials.success.any():
-            return dataclasses.replace(planned, success_rate=0.0, tried=race.tried)
+        return self._raced(planned, [planned.action, *proposed, *also])
+
+    def _raced(self, planned: Baseline, begin: Sequence[Action]) -> Baseline:
+        """A race of these and the neighbours of the first, then of the winner and its neighbours."""
+        race, costing = Race(self, FixedPolicy), self.job.costing
+        first, _ = race.best(_once(*begin, *near(costing, begin[0])), ROUNDS)
+        action, trials = race.best(_once(first, begin[0], *near(costing, first)), ROUNDS)
+        reached = bool(trials.success.any())
         return Baseline(
             functions=action.functions,
             memory_mb=action.memory_mb,
             success_rate=trials.success_rate,
-            time_s=trials.time_s,
-            cost_usd=float(trials.cost_usd[trials.success].mean()),
+            time_s=trials.time_s if reached else planned.time_s,
+            cost_usd=float(trials.cost_usd[trials.success].mean()) if reached else planned.cost_usd,
             tried=race.tried,
         )
 
-    def _cheapest(self) -> Action:
-        """The action of the scouted ones that is expected to need the fewest dollars."""
+    def _cheapest(self, count: int) -> list[Action]:
+        """The scouted actions that are expected to need the fewest dollars."""
         grid = self.scouted.grid
         needed_usd = np.median(np.stack([run.needed_usd for run in self.scouted.runs()]), axis=0)
-        row, column = np.unravel_index(needed_usd.argmin(), needed_usd.shape)
-        return Action(int(grid.functions[row]), int(grid.memory_mb[column]))
+        rows, columns = np.unravel_index(np.argsort(needed_usd, axis=None)[:count], needed_usd.shape)
+        n, m = grid.functions[rows].tolist(), grid.memory_mb[columns].tolist()
+        return [Action(*at) for at in zip(n, m, strict=True)]
 
 
 def _once(*actions: Action) -> list[Action]:

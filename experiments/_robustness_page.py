@@ -167,7 +167,8 @@ Speed-up over the planned fixed action (success of the rehearsed policy, of the 
 ## What the choice of m gives
 
 The same jobs in a copy of `{world}` whose only memory size is {one_mb:,} MB, planned, rehearsed and played
-there, beside the free choice, at the same dollars. Seconds are counted means, a failure counted in all four
+there, beside the free choice, at the same dollars. The best fixed action of one size may also be the
+rehearsal's. Seconds are counted means, a failure counted in all four
 as twice the slower of the two best fixed actions' mean times; success in brackets.
 
 {memory}

@@ -102,8 +102,9 @@ class Cell:
 def cells_of(planned: Case, case: DisturbedCase, truth: Disturbance, seconds: float) -> Iterator[Cell]:
     """The policies of a truth, each chosen when its turn comes."""
     fixed = planned.baseline
-    best = fixed if truth is NONE else case.hindsight(fixed)
     rehearsal = rehearsed_case(case if truth.known else planned, seconds)
+    also = [rehearsal.reference.action] if truth.known else []
+    best = fixed if truth is NONE else case.hindsight(fixed, also)
     yield Cell(REHEARSED, rehearsal.choice.name, Safeguard(rehearsal.choice.policy(), Safety()), best)
     if not truth.known:
         yield Cell(PLANNED, str(fixed.action), FixedPolicy(fixed.action), best)
