@@ -192,7 +192,7 @@ def main(config: RobustnessConfig) -> int:
         config = RobustnessConfig(
             fast=True,
             workloads=(),
-            first_job=391,
+            first_job=390,
             jobs=1,
             seeds=3,
             seconds=1.0,
