@@ -24,6 +24,7 @@ from experiments._disturbed import (
 )
 from experiments._robustness_tables import (
     HINDSIGHT,
+    MOVED,
     PLANNED,
     REHEARSED,
     UNDISTURBED,
@@ -156,11 +157,12 @@ def test_what_memory_gives_is_measured_with_one_yardstick():
     rows = [
         cell("a", UNDISTURBED, REHEARSED, [5.0, 5.0], [True, True]),
         cell("a", UNDISTURBED, PLANNED, [10.0, 10.0], [True, True]),
+        cell("a", UNDISTURBED, MOVED, [4.0, 4.0], [True, False]),
         cell("a", ONE_SIZE.name, REHEARSED, [20.0, 20.0], [True, True], failure_s=60.0),
         cell("a", ONE_SIZE.name, HINDSIGHT, [30.0, 9.0], [True, False], failure_s=60.0),
     ]
     (found,) = memories(Table(rows))
-    assert found.seconds == (45.0, 20.0, 10.0, 5.0)
+    assert found.seconds == (45.0, 20.0, 10.0, 5.0, 32.0)
     assert found.ratios == (45 / 20, 2.0, 4.5, 4.0)
 
 
@@ -176,7 +178,9 @@ def test_the_experiment_goes_on_where_it_was_and_becomes_a_page(tmp_path, monkey
         patch.setattr(robustness, "truths", lambda fast: (NONE,))
         robustness.measure(config, path)
     rows = robustness._rows(path)
-    assert [(row["truth"], row["policy"]) for row in rows] == [("none", REHEARSED), ("none", PLANNED)]
+    assert [(row["truth"], row["policy"]) for row in rows] == [
+        ("none", p) for p in (REHEARSED, PLANNED, MOVED)
+    ]
     for truth in (*DISTURBANCES[1:], ONE_SIZE):  # as if they had gone as without a disturbance
         for policy, row in ((REHEARSED, rows[0]), (PLANNED, rows[1]), (HINDSIGHT, rows[1])):
             if not (truth is ONE_SIZE and policy == PLANNED):
@@ -185,7 +189,7 @@ def test_the_experiment_goes_on_where_it_was_and_becomes_a_page(tmp_path, monkey
     assert robustness.main(config) == 0
     assert path.read_text(encoding="utf-8") == before  # nothing was left to be done
     text = config.page.read_text(encoding="utf-8")
-    assert "in all 57 runs of this page: $0.00" in text
+    assert "in all 60 runs of this page: $0.00" in text
     for truth in DISTURBANCES:
         assert f"| `noisy-2026` 390 | {truth.title} | " in text
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
