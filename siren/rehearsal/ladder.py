@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -34,10 +35,10 @@ SLACK = 1.05
 """A fixed action is safe if so many times what it needs fits the budget."""
 
 SLACKS = (SLACK, 0.95, 0.85)
-"""Of every promising count the fastest size for each of these slacks races: near the noise floor a few curves
-do not tell its epochs to within a tenth."""
+"""Of every promising count the fastest size for each of these slacks races, and those between: near the noise
+floor a few curves do not tell its epochs to within a tenth, and the sizes need almost the same dollars."""
 
-COUNTS_RACING = 4
+COUNTS_RACING = 3
 """Counts that race, the fastest at the middle slack."""
 
 
@@ -92,7 +93,7 @@ class Ladder:
     def _curve_calls(self, counts: Sequence[int], seed: int, pool: Workers) -> Iterator[tuple[Any, ...]]:
         """Curves to train, each decided on when its turn comes."""
         for n in counts:
-            if n < self._ceiling() and self._time_for_curves(pool):
+            if self._too_slow() < n < self._ceiling() and self._time_for_curves(pool):
                 until = self._schedule.until(LONGEST_LADDER if self._slow(pool) else LADDER_SHARE)
                 yield n, self._memory_mb, self._worth_following(), self._target, seed, until
 
@@ -112,6 +113,15 @@ class Ladder:
         """Counts above this are hopeless: a smaller one exploded."""
         exploded = [n for n, curves in self._curves.items() if _exploded(curves[0])]
         return min(exploded, default=math.inf)
+
+    def _too_slow(self) -> float:
+        """Counts below this are hopeless: a larger one was still falling when it was no longer followed."""
+        falling = [
+            n
+            for n, curves in self._curves.items()
+            if not curves[0].cut and self._target < curves[0].losses[-1] == curves[0].losses.min()
+        ]
+        return max(falling, default=0)
 
     def _worth_following(self) -> int:
         reached = [len(c[0].losses) - 1 for c in self._curves.values() if c[0].losses[-1] <= self._target]
@@ -170,19 +180,27 @@ class Ladder:
 
     def worth_racing(self, runs: FixedRuns) -> list[tuple[int, int]]:
         """(count, size) indices of what should be played with the budget enforced, the safest first."""
-        found: list[list[tuple[int, int]]] = [[] for _ in SLACKS]
+        sizes: dict[int, list[int]] = {}
         rank: dict[int, float] = {}
         for row, (needed_usd, duration_s) in enumerate(zip(runs.needed_usd, runs.duration_s, strict=True)):
-            for places, slack in zip(found, SLACKS, strict=True):
+            for slack in SLACKS:
                 fits = np.isfinite(duration_s) & (needed_usd * slack <= self._budget_usd)
                 if fits.any():
                     column = int(np.where(fits, duration_s, np.inf).argmin())
-                    places.append((row, column))
+                    sizes.setdefault(row, []).append(column)
                     if slack != SLACKS[-1]:
                         rank[row] = float(duration_s[column])
         rows = sorted(rank, key=lambda row: rank[row])[:COUNTS_RACING]
-        chosen = [at for places in found for at in places if at[0] in rows]
-        return list(dict.fromkeys(chosen)) or self.ranked(runs)[:COUNTS_RACING]
+        return [(row, column) for row in rows for column in _between(sizes[row])] or self.ranked(runs)[
+            :COUNTS_RACING
+        ]
+
+
+def _between(columns: Sequence[int]) -> list[int]:
+    """The columns, each once, and those halfway between neighbours."""
+    kept = sorted(set(columns))
+    halfway = {(a + b) // 2 for a, b in itertools.pairwise(kept)}
+    return sorted({*kept, *halfway})
 
 
 def counts_of(stage: Stage, memory_mb: int) -> list[int]:
@@ -219,4 +237,5 @@ def _mean_losses(curves: Sequence[Curve], length: int, target: float) -> Floats:
         if losses[-1] <= target:
             row[len(losses) - 1 :] = target
     mean: Floats = table.mean(axis=0)
+    mean[(table <= target).all(axis=0)] = target  # equal numbers may round to a mean above them
     return mean

@@ -12,7 +12,7 @@ from siren.rehearsal.stage import Candidate, Trial
 from siren.rehearsal.workers import Workers
 from siren.simulator.search import FAILURE
 
-HALVING = (2, 4, 8)
+HALVING = (2, 4, 8, 16)
 """Seeds that those who are left have played after each round."""
 
 Play = Callable[[Sequence[Candidate], Sequence[int], float, Workers], list[Trial]]

@@ -180,8 +180,8 @@ class _Course:
         expected = {
             _action(grid, at): (float(runs.duration_s[at]), float(runs.cost_usd[at])) for at in chosen
         }
-        for _ in range(CLIMBS if standings else 0):
-            standings, improved = self._around(pool, standings)
+        for climb in range(CLIMBS if standings else 0):
+            standings, improved = self._around(pool, standings, climb + 1)
             if not improved:
                 break
         best = [s.candidate.action for s in standings if s.candidate.action] or [_action(grid, chosen[0])]
@@ -191,19 +191,20 @@ class _Course:
         ]
         return _fixed(references[0].action), references
 
-    def _around(self, pool: Workers, standings: list[Standing]) -> tuple[list[Standing], bool]:
+    def _around(self, pool: Workers, standings: list[Standing], climb: int) -> tuple[list[Standing], bool]:
         """Races the best against its neighbours; whether one of them won."""
         best = standings[0].candidate
         assert best.action is not None
-        refined = self._race(pool, [best, *map(_fixed, near(self._whole.costing, best.action))])
+        refined = self._race(pool, [best, *map(_fixed, near(self._whole.costing, best.action))], climb)
         known = {s.candidate.name for s in refined}
         merged = refined + [s for s in standings if s.candidate.name not in known]
         return merged, bool(refined) and refined[0].candidate.name != best.name
 
-    def _race(self, pool: Workers, candidates: list[Candidate]) -> list[Standing]:
+    def _race(self, pool: Workers, candidates: list[Candidate], climb: int = 0) -> list[Standing]:
+        """Every race has seeds of its own: the winner of the one before may have been lucky."""
         self._report(f"race of {', '.join(c.name for c in candidates)}")
         until = self._schedule.until(FIXED_SHARE)
-        return race(candidates, self._play, FIRST_SEED, until, pool)
+        return race(candidates, self._play, FIRST_SEED + 1000 * climb, until, pool)
 
     def _proposals(self, pool: Workers, references: list[Reference]) -> list[Candidate]:
         """The best agent, and what a search for a linear policy found where there is time for one."""

@@ -45,7 +45,7 @@ SIGMA = 0.25
 """Its initial step of the weights; 0 is the reference itself."""
 
 FAILURE = 2.5
-"""A failure counts as so many times the best time known; more than in the report, for the sake of success."""
+"""A failure counts as so many times the reference's time; more than in the report, for more success."""
 
 FIRST_SEED = 30_000_000
 """Seeds of the search."""
@@ -78,8 +78,7 @@ def search_linear(
     report(f"race of {len(candidates)} shapes")
     standings = race(candidates, play, FIRST_SEED - 1000, until, pool)
     winner = standings[0].candidate if standings else candidates[0]
-    best_s = standings[0].score_s if standings else math.inf
-    search = _Search(pool, reference, play, FAILURE * min(best_s, reference.duration_s), report)
+    search = _Search(pool, reference, play, report)
     searched = search.run(shapes[winner.name], episode_s, until)
     return searched or winner
 
@@ -92,18 +91,17 @@ class _Search:
         pool: Workers,
         reference: Reference,
         play: Play,
-        failure_s: float,
         report: Callable[[str], None],
     ) -> None:
         self._pool, self._reference, self._play = pool, reference, play
-        self._failure_s, self._report = failure_s, report
+        self._report = report
 
     def run(self, start: Vector, episode_s: float, until: float) -> Candidate | None:
         """The mean that was found until then, from a start; None without time for it."""
         generation_s = POPULATION * SEEDS * episode_s / self._pool.count
         if until - self._pool.clock() < LEAST_GENERATIONS * generation_s:
             return None
-        strategy = _strategy(start)
+        strategy, failure_s = _strategy(start), FAILURE * self._reference.duration_s
         for generation in itertools.count():
             if self._pool.clock() + generation_s > until:
                 break
@@ -115,7 +113,7 @@ class _Search:
             if len(trials) < len(candidates) * SEEDS:
                 break
             own = [[t for t in trials if t.candidate == name] for name in names]
-            strategy.tell(vectors, [counted_s(rows, self._failure_s) for rows in own])
+            strategy.tell(vectors, [counted_s(rows, failure_s) for rows in own])
             self._report(f"search for a linear policy: {(generation + 1) * POPULATION * SEEDS} episodes")
         if strategy.countiter < LEAST_GENERATIONS:
             return None
