@@ -14,8 +14,8 @@ from tests.rehearsal.test_rehearse import HEAVY, stage_of
 TARGET = 0.6
 
 
-def ladder() -> Ladder:
-    stage = stage_of(clock=Clock(0.01), cost=HEAVY)
+def ladder(batch_rule: str = "split") -> Ladder:
+    stage = stage_of(clock=Clock(0.01), cost=HEAVY, training={"batch_rule": batch_rule})
     return Ladder(stage, 1769, TARGET, 10.0, Schedule(0.0, 60.0, 0.01, 60.0))
 
 
@@ -37,6 +37,9 @@ def test_fewer_functions_than_some_that_were_too_slow_are_not_tried():
     assert found._too_slow() == 8
     found._curves[16] = [curve(16, 0.9, 0.7, 0.8)]  # it rises: fewer may do what it cannot
     assert found._too_slow() == 8
+    constant = ladder("constant")
+    constant._curves = {8: [curve(8, 0.9, 0.8, 0.7)]}
+    assert constant._too_slow() == 0
     found._curves = {8: [curve(8, 0.9, 0.8, 0.7, cut=True)], 4: [curve(4, 0.9, 0.7, 0.59)]}
     assert found._too_slow() == 0
 
