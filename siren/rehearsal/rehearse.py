@@ -1,14 +1,14 @@
-"""The course of a rehearsal: a short ladder, proposals, selection on fresh seeds, fall-back.
+"""The course of a rehearsal: a short ladder, races, a search, selection on fresh seeds, fall-back.
 
 1. One short curve tells how fast the machine is, and so whether the job is rehearsed whole or on a
    sub-sample, whose target is the loss that it reaches in as many epochs as the whole job is
    expected to need.
-2. A ladder of function counts is trained without a budget. Losses depend on n; what the laws
-   expect of every (n, m) then gives the time and the dollars of every fixed action.
-3. The best fixed ones are played with the budget enforced; the best becomes the reference
-   (n_ref, m_ref) of the learned policies.
-4. The shipped agents are played; where episodes are cheap, a CMA search proposes a linear policy
-   as well.
+2. A ladder of function counts is trained without a budget. Losses depend mostly on n; what the laws
+   expect of every (n, m) then gives roughly the time and the dollars of every fixed action.
+3. The promising ones race with the budget enforced, and the winner moves on to its best neighbour
+   while there is one. It becomes the reference (n_ref, m_ref) of the learned policies.
+4. The shipped agents are played. Shapes of linear policies race, and CMA-ES goes on from their winner
+   where episodes are cheap.
 5. The best fixed action and the best of each kind of proposal meet on fresh seeds. A proposal wins
    only if it is faster, failures counted twice, and does not fail more often.
 """
