@@ -210,14 +210,14 @@ def _disturbances() -> str:
     )  # fmt: skip
 
 
-def page(cells: Sequence[CellRow], *, fast: bool, seconds: float) -> str:
+def page(cells: Sequence[CellRow], *, flags: str, seconds: float) -> str:
     """The whole page."""
     table, found = Table(cells), memories(Table(cells))
     report = seeds.report_seeds(len(cells[0].success))
     over_usd = sum(float(c.overspent_usd.sum()) for c in cells)
     played = sum(len(c.success) for c in cells)
     return PAGE.format(
-        flags=" --fast" if fast else "",
+        flags=flags,
         commits=" and ".join(dict.fromkeys(c.commit for c in cells)),
         cpu=sum(c.cpu_s for c in cells) / 60,
         first=report[0],
@@ -257,14 +257,10 @@ def shows(table: Table) -> str:
         lines.append(
             f"{named(table, group)}: {times(before)} times as fast as the planned fixed action without a "
             f"disturbance, {times(speeds[least])} with the worst ({least}); "
-            + (
-                f"clearly slower than it with {' and '.join(slower)}; "
-                if slower
-                else "never clearly slower; "
-            )
+            + (f"clearly slower than it with {', '.join(slower)}; " if slower else "never clearly slower; ")
             + (
                 f"success is more than {100 * KEPT:.0f} points below the planned action's with "
-                f"{' and '.join(lost)}."
+                f"{', '.join(lost)}."
                 if lost
                 else f"success is kept everywhere, to within {100 * KEPT:.0f} points of the planned action's."
             )

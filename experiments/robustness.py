@@ -160,12 +160,10 @@ def measure(config: RobustnessConfig, path: Path) -> None:
     done = {(row["job"], row["truth"], row["policy"]) for row in _rows(path)}
     cache, spent_s = ChoiceCache(), time.process_time()
     for name, key in keys_of(config).items():
-        planned = Case(key, cache)
-        for truth in truths(config.fast):
+        left = [truth for truth in truths(config.fast) if not _is_done(name, truth, done)]
+        planned = Case(key, cache) if left else None
+        for truth in left:
             case = DisturbedCase(planned, truth)
-            wanted = {REHEARSED, MOVED if truth is NONE else HINDSIGHT}
-            if all((name, truth.name, policy) in done for policy in wanted):
-                continue
             for cell in cells_of(planned, case, truth, config.seconds):
                 if (name, truth.name, cell.policy) in done:
                     continue
@@ -176,6 +174,11 @@ def measure(config: RobustnessConfig, path: Path) -> None:
                     f"{name} {truth.name} {cell.policy} {cell.choice}: {now_s - spent_s:.1f} s\n"
                 )
                 spent_s = now_s
+
+
+def _is_done(name: str, truth: Disturbance, done: set[tuple[str, str, str]]) -> bool:
+    wanted = REHEARSED, MOVED if truth is NONE else HINDSIGHT
+    return all((name, truth.name, policy) in done for policy in wanted)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -192,6 +195,15 @@ def _append(path: Path, row: dict[str, Any]) -> None:
         if new:
             table.writeheader()
         table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def _flags(config: RobustnessConfig) -> str:
+    """What the command was given, beside folders."""
+    if config.fast:
+        return " --fast"
+    given = {name: getattr(config, name) for name in ("first_job", "jobs", "seeds", "seconds")}
+    changed = {name: value for name, value in given.items() if value != getattr(RobustnessConfig, name)}
+    return "".join(f" --{name.replace('_', '-')} {value:g}" for name, value in changed.items())
 
 
 def main(config: RobustnessConfig) -> int:
@@ -219,7 +231,9 @@ def main(config: RobustnessConfig) -> int:
     cells = read_cells(path)
     figure(cells, config.out / "figure.png")
     config.page.parent.mkdir(parents=True, exist_ok=True)
-    config.page.write_text(wrapped(page(cells, fast=config.fast, seconds=config.seconds)), encoding="utf-8")
+    config.page.write_text(
+        wrapped(page(cells, flags=_flags(config), seconds=config.seconds)), encoding="utf-8"
+    )
     sys.stdout.write(f"{config.page}\n")
     return 0
 
