@@ -144,7 +144,8 @@ seeds where it is one job. The disturbances:
 {disturbances}
 
 {disturbed}
-*Gain that remains* is (speed-up - 1) over the planned action, as a share of that without a disturbance.
+*Gain that remains* is (speed-up - 1) over the planned action, as a share of that without a disturbance,
+where the interval of that is above 1.
 {overspent}
 
 ![Speed-up and success by disturbance; the choice of m](results/robustness/figure.png)
@@ -256,7 +257,8 @@ def shows(table: Table) -> str:
         lost = [t.title for t in worlds if _lost(table, group, t.name)]
         lines.append(
             f"{named(table, group)}: {times(before)} times as fast as the planned fixed action without a "
-            f"disturbance, {times(speeds[least])} with the worst ({least}); "
+            f"disturbance (success {_rate(table, group, REHEARSED)} against {_rate(table, group, PLANNED)}), "
+            f"{times(speeds[least])} with the worst ({least}); "
             + (f"clearly slower than it with {', '.join(slower)}; " if slower else "never clearly slower; ")
             + (
                 f"success is more than {100 * KEPT:.0f} points below the planned action's with "
@@ -266,6 +268,10 @@ def shows(table: Table) -> str:
             )
         )
     return " ".join(lines)
+
+
+def _rate(table: Table, group: str, policy: str) -> str:
+    return f"{table.success(group, UNDISTURBED, policy).mean():.1%}"
 
 
 def _lost(table: Table, group: str, truth: str) -> bool:

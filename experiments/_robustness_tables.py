@@ -181,11 +181,11 @@ def _share(flags: Flags) -> str:
 # --- disturbances ------------------------------------------------------------------------------------
 
 
-def remaining(undisturbed: float, disturbed: float) -> str:
-    """What is left of the gain over the planned fixed action."""
-    if undisturbed <= 1.02:
-        return "nothing to lose"
-    return f"{(disturbed - 1) / (undisturbed - 1):.0%}"
+def remaining(undisturbed: Interval, disturbed: Interval) -> str:
+    """What is left of the gain over the planned fixed action, where there clearly is one."""
+    if undisturbed[1] <= 1:
+        return "no clear gain"
+    return f"{(disturbed[0] - 1) / (undisturbed[0] - 1):.0%}"
 
 
 DISTURBED_HEAD = (
@@ -205,13 +205,13 @@ def disturbed_rows(table: Table) -> list[list[str]]:
     """One row for each group of jobs in each truth."""
     rows = []
     for group in table.groups:
-        before = table.speed_up(group, UNDISTURBED, PLANNED)[0]
+        before = table.speed_up(group, UNDISTURBED, PLANNED)
         for truth in table.truths:
             now = table.speed_up(group, truth.name, PLANNED)
             success = [
                 _share(table.success(group, truth.name, policy)) for policy in (REHEARSED, PLANNED, HINDSIGHT)
             ]
-            left = "" if truth.name == UNDISTURBED else remaining(before, now[0])
+            left = "" if truth.name == UNDISTURBED else remaining(before, now)
             points = _points(table.difference(group, truth.name, (truth.name, PLANNED)))
             best = times(table.speed_up(group, truth.name, HINDSIGHT))
             rows.append([named(table, group), truth.title, *success, points, times(now), best, left])

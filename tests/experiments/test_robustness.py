@@ -149,8 +149,8 @@ def test_speed_ups_count_failures_and_are_strict_on_request():
     assert table.speed_up("a", NOISY.name, HINDSIGHT)[0] == pytest.approx(16 / 10)
     assert table.speed_up("a", NOISY.name, PLANNED, exact=True)[0] == pytest.approx(20 / 25)
     assert table.difference("a", UNDISTURBED, (UNDISTURBED, PLANNED))[0] == 0.5
-    assert remaining(3.0, 2.0) == "50%"
-    assert remaining(1.01, 0.5) == "nothing to lose"
+    assert remaining((3.0, 2.0, 4.0), (2.0, 1.5, 2.5)) == "50%"
+    assert remaining((1.2, 0.9, 1.5), (0.5, 0.4, 0.6)) == "no clear gain"
 
 
 def test_what_memory_gives_is_measured_with_one_yardstick():
