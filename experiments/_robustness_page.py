@@ -71,7 +71,9 @@ def _draw_speed(axes: Any, table: Table) -> None:
     axes.set(title="Speed-up over the planned fixed action", yscale="log", ylabel="times faster (log)")
     plain_log(axes.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0))
     _named_ticks(axes, table)
-    axes.legend(loc="best", handlelength=1)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, 2 * high)  # room for the legend
+    axes.legend(loc="upper right", handlelength=1)
 
 
 def _draw_success(axes: Any, table: Table) -> None:
