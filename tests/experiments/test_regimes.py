@@ -59,7 +59,7 @@ def test_what_cannot_be_told_from_one_is_said_so():
         settings[1]: Cell(settings[1], "c", 24, 15.0, speedup=1.5, low=1.2, high=1.9),
     }
     text = regimes.shows(cells, [effect])
-    assert "Clearly faster than the best fixed action: noise floor b (1.50 [1.20, 1.90])" in text
+    assert "the whole interval above 1: noise floor b (1.50 [1.20, 1.90])" in text
     assert "Not told from 1.0: noise floor a (1.00 [1.00, 1.00])" in text
 
 
