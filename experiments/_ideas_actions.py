@@ -28,6 +28,13 @@ RATE_SPAN = 2.0
 WIDEST = 10.0
 """No rate is beyond this multiple of the workload's, or below its inverse."""
 
+SEARCHES = {
+    "search (n, m)": (True, False),
+    "search (n, m, rate)": (True, True),
+    "search (rate)": (False, True),
+}
+"""Whether a search has weights for n and m, and for the rate."""
+
 RATE_SHAPES = ((2.0, 0.5), (1.0, 0.5), (1.0, 0.25), (3.0, 1.0), (4.0, 0.5))
 """Factors on the rate, at the start and near the target, that race beside the shapes of n."""
 
@@ -145,24 +152,31 @@ def _scaled(action: Action, factor: float) -> Action:
     return Action(max(1, round(action.functions * factor)), action.memory_mb)
 
 
-def search_rated(job: Job, seconds: float, *, rated: bool) -> tuple[Player, str]:
-    """A search for a linear policy around the best fixed action, with two weights for the rate or without."""
-    reference = job.case.reference
+def search_rated(job: Job, seconds: float, arm: str) -> tuple[Player, str]:
+    """A search for a linear policy around the best fixed action.
+
+    Args:
+        job: The job.
+        seconds: Processor seconds.
+        arm: Which outputs have weights, of `SEARCHES`.
+    """
+    reference, (acts, rates) = job.case.reference, SEARCHES[arm]
 
     def episode(vector: Vector | None, seed: int) -> Episode:
         if vector is None:
             return job.case.episode(FixedPolicy(reference.action), seed)
-        policy = linear("linear", vector[:SIZE], reference).policy()
-        return rated_episode(job, policy, vector[SIZE:] or (0.0, 0.0), seed, guarded=True)
+        own = vector[:SIZE] if acts else [0.0] * SIZE
+        pair = vector[-2:] if rates else (0.0, 0.0)
+        return rated_episode(job, linear("linear", own, reference).policy(), pair, seed, guarded=True)
 
-    starts = shapes(SIZE + 2 if rated else SIZE)
-    if rated:
+    starts = shapes(SIZE + 2 if rates else SIZE) if acts else {}
+    if rates:
+        zeros = [0.0] * SIZE if acts else []
         for early, late in RATE_SHAPES:
-            pair = ramp(early, late, RATE_SPAN)
-            starts[f"rate {early:g}-{late:g}"] = [0.0] * SIZE + [*pair]
+            starts[f"rate {early:g}-{late:g}"] = [*zeros, *ramp(early, late, RATE_SPAN)]
     vector, name = searched(episode, reference.duration_s, seconds, starts)
-    if rated and vector is not None:
-        name += f"; rate {vector[SIZE]:+.2f} log_gap {vector[SIZE + 1]:+.2f}"
+    if rates and vector is not None:
+        name += f"; rate {vector[-2]:+.2f} log_gap {vector[-1]:+.2f}"
     found = None if vector is None else [float(x) for x in vector]
     return lambda seed: episode(found, seed), name
 
@@ -174,10 +188,8 @@ def rate(results: Results, count: int, *, fast: bool) -> None:
         job = floor_job(name)
         results.best_fixed(job, count)
         results.cell("best fixed (n, m, rate)", job, lambda job=job: best_rated(job, fast=fast), count)
-        for arm, rated in (("search (n, m)", False), ("search (n, m, rate)", True)):
-            results.cell(
-                arm, job, lambda job=job, rated=rated: search_rated(job, seconds, rated=rated), count
-            )
+        for arm in SEARCHES:
+            results.cell(arm, job, lambda job=job, arm=arm: search_rated(job, seconds, arm), count)
 
 
 # --- the batch rule ----------------------------------------------------------------------------------

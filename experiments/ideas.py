@@ -57,10 +57,12 @@ CMA-ES) with ten weights instead of eight, and five more shapes that change only
 processor seconds for each search, the last fifth for the choice between finalists on fresh seeds.
 Both act relative to the best fixed action. The best fixed (n, m, rate factor) is raced over 42
 candidates and its neighbours on the 24 seeds that choose; the best fixed (n, m) has the workload's
-own rate.""",
+own rate. One search moves the rate alone, at the best fixed (n, m).""",
         (
             ("best fixed (n, m, rate)", BEST_FIXED),
             ("search (n, m, rate)", "search (n, m)"),
+            ("search (n, m, rate)", "search (rate)"),
+            ("search (rate)", "search (n, m)"),
             ("search (n, m, rate)", "best fixed (n, m, rate)"),
         ),
         True,
@@ -69,7 +71,7 @@ own rate.""",
         "rehearsal",
         40,
         "A rehearsal without some of its parts",
-        """Jobs 300 to 307 of noisy-2026 under split. Each rehearsal has 10 processor seconds, half of the
+        """Jobs of noisy-2026 under split. Each rehearsal has 20 processor seconds, the
 default; time that a part does not take goes to the others. Without the race of shapes CMA-ES starts
 from the best fixed action.""",
         tuple((arm, _ideas_search.WHOLE) for arm in _ideas_search.ARMS[1:]),
@@ -78,11 +80,11 @@ from the best fixed action.""",
         "fitted",
         40,
         "A proposer conditioned on the fitted job",
-        """The same jobs. The noisy quadratic is fitted to curves of four fixed counts (two runs of 20 epochs
-each), CMA-ES searches a linear policy in that model with 96 simulated episodes of a candidate, and
-a short choice on real episodes decides between its answer and the best fixed action. The search on
-real episodes has as much processor time, 6 s, fit included; the third arm divides it between the
-two.""",
+        """Jobs of noisy-2026 under split. The noisy quadratic is fitted to curves of four fixed counts (two
+runs of 20 epochs each), CMA-ES searches a linear policy in that model with 96 simulated episodes
+of a candidate, and a short choice on real episodes decides between its answer and the best fixed
+action. The search on real episodes has as much processor time, 6 s, fit included; the third arm
+divides it between the two.""",
         (
             ("search in the fitted model", "search on real episodes"),
             ("model, then real", "search on real episodes"),
@@ -92,7 +94,7 @@ two.""",
         "zero-shot",
         16,
         "PPO finished on real SGD",
-        """Jobs 300 to 315 of noisy-2026 under split, without a rehearsal, all told the best fixed action.
+        """Jobs of noisy-2026 under split, without a rehearsal, all told the best fixed action.
 default-2026 goes on training by PPO in siren/HspTwin-v0: 40,960 epochs of real SGD on 32 generated
 split jobs of noisy-2026 and small-2026 (seed 41,000,000), a failure counted as twice, the critic
 alone for the first 6,144, rate 3e-4, log std -2.6.""",
@@ -102,7 +104,7 @@ alone for the first 6,144, rate 3e-4, log std -2.6.""",
         "zero-shot",
         16,
         "Gradient sensors in the zero-shot policy",
-        """The same jobs. The entry gap_over_floor of the observation of default-2026 is 0, its value before
+        """As before. The entry gap_over_floor of the observation of default-2026 is 0, its value before
 the first epoch, against the noise floor that gradient statistics tell.""",
         (
             ("without gap_over_floor", "default-2026"),
@@ -115,8 +117,9 @@ the first epoch, against the noise floor that gradient statistics tell.""",
         "Refitting the laws of time during a run",
         """JobView.learn fits two factors, on computing and on the store, to the last eight epochs before
 every decision (siren/worlds/refit.py); it is on in every run. Here the policy's laws are right, or off by
-1.6 both ways, and the refit is on or off. Greedy on jobs 300 to 307; the planner with a fitted
-model on 302 and 303 (6 seeds), where it also plans anew with the refitted laws. No constant of
+1.6 both ways, and the refit is on or off. Greedy has three times the budget of
+the best fixed action, without which it hardly ever finishes; the planner with a fitted model has the
+same budget, and plans anew with the refitted laws (6 seeds). No constant of
 convergence is refitted during a run.""",
         (
             *(
@@ -225,7 +228,9 @@ def section(name: str, rows: Sequence[Row]) -> str:
     seconds = sum({(row.arm, row.job): row.cpu_s for row in rows if row.arm in arms}.values())
     commits = sorted({row.commit for row in rows if row.arm in arms})
     last = max(row.seed for row in rows)
-    told = f"Report seeds 5000000 to {last}; choices took {seconds:,.0f} processor seconds"
+    played = ", ".join(dict.fromkeys(row.job for row in rows if row.arm in arms and row.arm != BEST_FIXED))
+    told = f"Played: {played}. Report seeds 5000000 to {last}"
+    told += f"; choices took {seconds:,.0f} processor seconds" if seconds >= 1 else ""
     where = f"(`ideas.py {name}`, commit {', '.join(commits)})"
     return f"## {idea.title}\n\n{idea.method}\n\n{tables}\n{told} {where}.\n"
 
