@@ -253,7 +253,7 @@ Written by `python experiments/ideas.py`, page at commit {commit}. Real SGD in t
 {budget} times the cheapest budget, which the ledger enforces. A speed-up is that of mean times, a failure
 counted as twice the best fixed action's, on the same report seeds, on which nothing was chosen; the geometric
 mean over jobs, with a 95% bootstrap interval over jobs (over seeds where there is one job). `LOG.md` says
-what follows.
+what follows. What is described and not in a table was not played yet: the same command goes on with it.
 
 """
 
