@@ -84,14 +84,14 @@ class Safeguard:
         """See `Policy.start`."""
         self.policy.start(job)
         self._job = job
-        self._thrifty: Action | None = None
+        self._thrifty: dict[float, Action] = {}
 
     def decide(self, history: Sequence[EpochRecord]) -> Decision | None:
         """See `Policy.decide`."""
         assert self._job is not None
         decision = self.policy.decide(history)
         if decision is None:
-            return self._last_resort()
+            return self._last_resort(history)
         if self.safety.back_off:
             decision = self._backed_off(decision, history)
         if self.safety.reserve:
@@ -110,12 +110,17 @@ class Safeguard:
         changed = Decision(action, f"{decision.reason}; {why}: {action}")
         return self._job.explain(changed, lambda action: math.nan)
 
-    def _last_resort(self) -> Decision | None:
+    def _last_resort(self, history: Sequence[EpochRecord]) -> Decision | None:
+        """What is nearest to the last epoch: it is known to do the model good, unlike any other action."""
         assert self._job is not None
         if not (self.safety.cap and self._job.actions):
             return None
-        action = affordable(self._job, self._thriftiest())
-        return None if action is None else Decision(action, "the policy has no answer: the thriftiest epoch")
+        last = history[-1].status.report.action if history else None
+        action = affordable(self._job, last or self._thriftiest(history))
+        if action is None:
+            return None
+        what = "what is nearest to the last epoch" if last else "the thriftiest epoch"
+        return Decision(action, f"the policy has no answer: {what}")
 
     def _backed_off(self, decision: Decision, history: Sequence[EpochRecord]) -> Decision:
         assert self._job is not None
@@ -142,7 +147,7 @@ class Safeguard:
         rate = progress_rate(job, history)
         if rate <= 0 or job.training.target_loss <= 0 or not job.actions:
             return decision
-        thrifty = self._thriftiest()
+        thrifty = self._thriftiest(history)
         if thrifty == decision.action:
             return decision
         loss = history[-1].status.report.loss
@@ -159,19 +164,22 @@ class Safeguard:
             return decision
         return self._instead(decision, thrifty, "only thrift keeps the target within reach")
 
-    def _thriftiest(self) -> Action:
+    def _thriftiest(self, history: Sequence[EpochRecord]) -> Action:
         """The action with the cheapest effective update, of those that are not absurdly slow.
 
-        That of warm functions: what is warm at the moment would depend on when a run was resumed.
+        Of no more functions than have run: beyond them the loss may explode. That of warm functions: what
+        is warm at the moment would depend on when a run was resumed.
         """
         job = self._job
         assert job is not None
-        if self._thrifty is None:
-            n, m = np.array([(a.functions, a.memory_mb) for a in job.actions], np.float64).T
+        ran = max((record.status.report.action.functions for record in history), default=math.inf)
+        if ran not in self._thrifty:
+            known = [a for a in job.actions if a.functions <= ran] or job.actions
+            n, m = np.array([(a.functions, a.memory_mb) for a in known], np.float64).T
             warm = job.costing.expect(n, m, 0 * n, 0 * n)
             updates = effective_updates(job, n)
             slow = warm.duration_s / updates
             usd = job.costing.marginal_usd(n, m, warm)
             price = np.where(slow <= SLOWEST * slow.min(), usd / updates, np.inf)
-            self._thrifty = job.actions[int(price.argmin())]
-        return self._thrifty
+            self._thrifty[ran] = known[int(price.argmin())]
+        return self._thrifty[ran]

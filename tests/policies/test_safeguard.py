@@ -12,6 +12,7 @@ from siren.errors import UnknownNameError
 from siren.money.pricer import RunTotals
 from siren.platforms.twin import TwinPlatform
 from siren.policies import FixedPolicy, GreedyPolicy, JobView, Safeguard, Safety
+from siren.policies.base import affordable
 from siren.policies.greedy import function_cap, progress_rate
 from siren.testing.fakes import FakePlatform
 from siren.testing.tiny import tiny_costing, tiny_workload
@@ -91,6 +92,36 @@ def test_with_the_cap_a_policy_without_an_answer_goes_on_thriftily():
     view.outlook = dataclasses.replace(view.outlook, left_usd=Decimal("0.000001"))
     assert guarded(view, None, "cap") is None
     assert guarded(view, Action(4, 1024), "cap") is None
+
+
+def test_a_policy_without_an_answer_goes_on_as_near_to_its_last_epoch_as_can_be_paid():
+    view = view_of("0.04")
+    last = Action(24, 3008)
+    past = [
+        dataclasses.replace(
+            record,
+            status=dataclasses.replace(
+                record.status, report=dataclasses.replace(record.status.report, action=last)
+            ),
+        )
+        for record in history(view_of(), (4, 0.9))
+    ]
+    assert view.plan(last) is None
+    decision = guarded(view, None, "cap", past)
+    assert decision is not None
+    assert decision.action == affordable(view, last)
+    assert decision.action.memory_mb == 3008
+    assert "nearest to the last epoch" in decision.reason
+
+
+@pytest.mark.parametrize("most", [1, 4, 16])
+def test_thrift_takes_no_more_functions_than_have_run(most):
+    """Where an epoch is split, more functions look cheap by the update, and may be beyond the cliff."""
+    view = view_of(training={"target_loss": 0.1, "batch_rule": "split", "channel": "memory"})
+    policy = Safeguard(Wants(Action(24, 10240)), Safety())
+    policy.start(view)
+    assert policy._thriftiest(()).functions > 16
+    assert policy._thriftiest(history(view, (1, 0.95), (most, 0.9))).functions <= most
 
 
 def test_a_job_without_any_useful_action_ends_without_a_crash():
