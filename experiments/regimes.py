@@ -526,7 +526,7 @@ def figure(cells: dict[str, Cell], effects: Sequence[Effect], path: Path) -> Non
 PAGE = """# Map of regimes
 
 Where does a schedule gain over the best fixed action, and where can nothing be gained? One job,
-[`floor/softmax`](floor/softmax/workload.toml) (softmax regression on classes that overlap, 200 vCPU-seconds
+[`floor/softmax`](floor/softmax/workload.toml) (softmax regression on classes that overlap, 131 vCPU-seconds
 an epoch), by real SGD in the twin. Each effect is turned up from none while all others stay at the middle
 level.
 

@@ -210,9 +210,9 @@ class _Course:
         """The best agent, and what a search for a linear policy found where there is time for one."""
         proposals = []
         agents = [
-            Candidate(f"{name}@{reference.action}", agent=name, reference=reference)
+            Candidate(f"{name}@{reference.action}" if k else name, agent=name, reference=reference)
             for name in self._agents
-            for reference in references[:REFERENCES]
+            for k, reference in enumerate(references[:REFERENCES])
         ]
         if agents:
             self._report(f"agents: {', '.join(self._agents)}")
