@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments._pages import commit
+from experiments._pages import (
+    append_rows,
+    commit,
+)
 from siren.evaluation import seeds
 from siren.evaluation.cache import ChoiceCache
 from siren.evaluation.case import Case, CaseKey
@@ -147,15 +150,8 @@ class Results:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Adds rows to the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-            if fresh:
-                table.writeheader()
-            for row in rows:
-                values = asdict(row).items()
-                table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in values})
+        if rows:
+            append_rows(self.path, [asdict(row) for row in rows])
         self.rows += rows
 
 

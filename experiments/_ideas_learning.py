@@ -20,7 +20,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from experiments._ideas import Job, Player, Results, noisy_job, report
 from experiments._ideas_search import fitted_job
-from experiments._pages import commit
+from experiments._pages import (
+    append_rows,
+    commit,
+)
 from siren.evaluation.episode import Episode, play
 from siren.learning.jobs import Part, sample_pool
 from siren.learning.learners import freeze_actor, give_network, make_learner, network_of
@@ -322,7 +325,7 @@ def recurrent(path: Path, *, fast: bool) -> None:
             c = judge.compare(export(own, learner))
             found = c.speedup, c.low, c.high, c.success, c.reference_success
             row = Trained(str(algorithm), seed, learner.num_timesteps, cpu_s, *found, commit())
-            _append(path, row)
+            append_rows(path, [asdict(row)])
             report(str(row))
 
 
@@ -336,13 +339,3 @@ def read_trained(path: Path) -> list[Trained]:
             Trained(**{f.name: kinds[str(f.type)](line[f.name]) for f in fields(Trained)})
             for line in csv.DictReader(file)
         ]
-
-
-def _append(path: Path, row: Trained) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [field.name for field in fields(Trained)], lineterminator="\n")
-        if fresh:
-            table.writeheader()
-        table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()})

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siren.evaluation.episode import MAX_EPOCHS, play
-from siren.evaluation.statistics import LEVEL, RESAMPLES
+from siren.evaluation.episode import MAX_EPOCHS, Episode, play
+from siren.evaluation.statistics import LEVEL, RESAMPLES, JobEpisodes
 from siren.planning.machines import Convergence
 from siren.platforms.twin import TwinPlatform
 from siren.policies import Policy
@@ -71,13 +71,37 @@ def wrapped(text: str) -> str:
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Rows of one set of columns as CSV; floats with six digits."""
+    path.unlink(missing_ok=True)
+    append_rows(path, rows)
+
+
+def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Adds rows to a CSV, which gets its header with the first; see `write_rows`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    fresh = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
+        if fresh:
+            table.writeheader()
         table.writerows(
             {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
         )
+
+
+def job_episodes(
+    own: Sequence[Episode], fixed: Sequence[Episode], unit_s: float, failure_s: float
+) -> JobEpisodes:
+    """Episodes of a policy measured by those of a fixed action on the same seeds."""
+    return JobEpisodes(
+        success=np.array([e.success for e in own]),
+        time_s=np.array([e.duration_s for e in own]),
+        cost_usd=np.array([float(e.cost_usd) for e in own]),
+        overspent_usd=np.array([float(e.overspent_usd) for e in own]),
+        best_fixed_success=np.array([e.success for e in fixed]),
+        best_fixed_time_s=np.array([e.duration_s for e in fixed]),
+        unit_s=unit_s,
+        failure_s=failure_s,
+    )
 
 
 # --- intervals ---------------------------------------------------------------------------------------

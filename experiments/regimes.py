@@ -30,7 +30,16 @@ import tyro
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from experiments._pages import EXPERIMENTS, RESULTS, commit, markdown, told, wrapped
+from experiments._pages import (
+    EXPERIMENTS,
+    RESULTS,
+    append_rows,
+    commit,
+    job_episodes,
+    markdown,
+    told,
+    wrapped,
+)
 from siren.analysis.figures import BLUE, INK, styled_figure
 from siren.errors import BudgetError, UsageError
 from siren.evaluation import seeds
@@ -38,7 +47,7 @@ from siren.evaluation.cache import ChoiceCache
 from siren.evaluation.case import CENTS, Case
 from siren.evaluation.episode import Episode, play
 from siren.evaluation.jobs import JobInTwin
-from siren.evaluation.statistics import JobEpisodes, summarise
+from siren.evaluation.statistics import summarise
 from siren.policies import FixedPolicy, Policy, Safeguard, Safety
 from siren.rehearsal.entrant import rehearsed_case
 from siren.twin.twin import job_of
@@ -373,7 +382,7 @@ def play_cell(changes: dict[str, Any], config: RegimesConfig) -> Cell:
     report = seeds.report_seeds(config.seeds)
     fixed, fixed_loss = played(case, FixedPolicy(best.action), report)
     own, loss = played(case, Safeguard(choice.policy(), Safety()), report)
-    found = summarise([_job_episodes(own, fixed, best.time_s, best.failure_s)])
+    found = summarise([job_episodes(own, fixed, best.time_s, best.failure_s)])
     times = {name: found[f"ratio_to_best_fixed{name}"] for name in ("", "_low", "_high")}
     fixed_s = [e.duration_s for e in fixed if e.success]
     return Cell(
@@ -400,21 +409,6 @@ def _gap(loss: float | None) -> float | None:
     return None if loss is None else (loss - FLOOR_LOSS) / (INITIAL_LOSS - FLOOR_LOSS)
 
 
-def _job_episodes(
-    own: Sequence[Episode], fixed: Sequence[Episode], unit_s: float, failure_s: float
-) -> JobEpisodes:
-    return JobEpisodes(
-        success=np.array([e.success for e in own]),
-        time_s=np.array([e.duration_s for e in own]),
-        cost_usd=np.array([float(e.cost_usd) for e in own]),
-        overspent_usd=np.array([float(e.overspent_usd) for e in own]),
-        best_fixed_success=np.array([e.success for e in fixed]),
-        best_fixed_time_s=np.array([e.duration_s for e in fixed]),
-        unit_s=unit_s,
-        failure_s=failure_s,
-    )
-
-
 # --- what stands -------------------------------------------------------------------------------------
 
 
@@ -436,17 +430,6 @@ def _value(kind: Any, text: str) -> Any:
     if kind == "int":
         return int(text)
     return float(text) if text else None
-
-
-def append(cell: Cell, path: Path) -> None:
-    """Writes a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.is_file()
-    with path.open("a", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, [f.name for f in fields(Cell)], lineterminator="\n")
-        if new:
-            table.writeheader()
-        table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(cell).items()})
 
 
 # --- the page ----------------------------------------------------------------------------------------
@@ -666,7 +649,7 @@ def main(config: RegimesConfig) -> int:
             if key_of(changes) in cells or not config.play:
                 continue
             cell = play_cell(changes, config)
-            append(cell, path)
+            append_rows(path, [asdict(cell)])
             cells[cell.setting] = cell
             told_as = cell.note or f"{cell.fixed} against {cell.rehearsed}: {speedup(cell)}"
             print(

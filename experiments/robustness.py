@@ -25,7 +25,13 @@ import tyro
 from threadpoolctl import threadpool_limits
 
 from experiments._disturbed import DISTURBANCES, NONE, ONE_SIZE, Disturbance, DisturbedCase
-from experiments._pages import EXPERIMENTS, RESULTS, commit, wrapped
+from experiments._pages import (
+    EXPERIMENTS,
+    RESULTS,
+    append_rows,
+    commit,
+    wrapped,
+)
 from experiments._robustness_page import figure, page
 from experiments._robustness_tables import (
     HINDSIGHT,
@@ -169,7 +175,7 @@ def measure(config: RobustnessConfig, path: Path) -> None:
                     continue
                 row = played(name, case, truth, cell, config.seeds)
                 now_s = time.process_time()
-                _append(path, {**row, "cpu_s": round(now_s - spent_s, 2), "commit": commit()})
+                append_rows(path, [{**row, "cpu_s": round(now_s - spent_s, 2), "commit": commit()}])
                 sys.stderr.write(
                     f"{name} {truth.name} {cell.policy} {cell.choice}: {now_s - spent_s:.1f} s\n"
                 )
@@ -186,15 +192,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(row), lineterminator="\n")
-        if new:
-            table.writeheader()
-        table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 def _flags(config: RobustnessConfig) -> str:

@@ -23,7 +23,16 @@ import tyro
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from experiments._pages import EXPERIMENTS, RESULTS, commit, markdown, told, wrapped, write_rows
+from experiments._pages import (
+    EXPERIMENTS,
+    RESULTS,
+    commit,
+    job_episodes,
+    markdown,
+    told,
+    wrapped,
+    write_rows,
+)
 from siren.analysis import _format
 from siren.analysis.figures import BLUE, GREEN, INK, ORANGE, RED, plain_log, styled_figure
 from siren.evaluation import seeds
@@ -166,20 +175,10 @@ def play_case(key: CaseKey, report: Iterable[int]) -> Played:
     return Played(key, grid, played)
 
 
-def job_episodes(played: Played, policy: str) -> JobEpisodes:
+def measured(played: Played, policy: str) -> JobEpisodes:
     """The episodes of a policy, measured by those of the grid search's choice."""
-    own, grid = played.episodes[policy], played.episodes[GRID]
     unit_s = played.grid.reference.duration_s
-    return JobEpisodes(
-        success=np.array([e.success for e in own]),
-        time_s=np.array([e.duration_s for e in own]),
-        cost_usd=np.array([float(e.cost_usd) for e in own]),
-        overspent_usd=np.array([float(e.overspent_usd) for e in own]),
-        best_fixed_success=np.array([e.success for e in grid]),
-        best_fixed_time_s=np.array([e.duration_s for e in grid]),
-        unit_s=unit_s,
-        failure_s=FAILURE * unit_s,
-    )
+    return job_episodes(played.episodes[policy], played.episodes[GRID], unit_s, FAILURE * unit_s)
 
 
 def table_rows(every: Sequence[Played]) -> list[dict[str, Any]]:
@@ -188,7 +187,7 @@ def table_rows(every: Sequence[Played]) -> list[dict[str, Any]]:
     for budget in dict.fromkeys(p.key.budget_ratio for p in every):
         cases = [p for p in every if p.key.budget_ratio == budget]
         for policy in NAMES:
-            found = summarise([job_episodes(p, policy) for p in cases])
+            found = summarise([measured(p, policy) for p in cases])
             wins = sum(job_ratio(p, policy) < 1 for p in cases)
             rows.append(
                 {"budget_ratio": budget, "policy": policy, "jobs": len(cases), "faster_on": wins, **found}
@@ -198,7 +197,7 @@ def table_rows(every: Sequence[Played]) -> list[dict[str, Any]]:
 
 def job_ratio(played: Played, policy: str) -> float:
     """Counted time of a policy over the grid's on one job."""
-    episodes = job_episodes(played, policy)
+    episodes = measured(played, policy)
     return episodes.ratios(np.arange(len(episodes.success)))[1]
 
 
@@ -256,7 +255,7 @@ def _draw_grid(axes, played: Played) -> None:
 
 
 def _counted(played: Played, policy: str) -> Floats:
-    found = job_episodes(played, policy)
+    found = measured(played, policy)
     return np.where(found.success, found.time_s, found.failure_s)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from experiments import regimes
+from experiments._pages import append_rows
 from experiments.regimes import Cell, RegimesConfig, Setting
 
 PNG = b"\x89PNG"
@@ -46,7 +48,7 @@ def test_cells_are_read_as_they_were_written(tmp_path):
     cell = Cell("gap=1", "abc", 24, 15.0, fixed="8x1769", speedup=1.25, low=1.0, high=1.5, cpu_s=3.0)
     nothing = Cell("gap=2", "abc", 24, 15.0, note="no fixed action")
     for one in (cell, nothing):
-        regimes.append(one, tmp_path / "cells.csv")
+        append_rows(tmp_path / "cells.csv", [asdict(one)])
     found = regimes.read_cells(tmp_path / "cells.csv")
     assert found == {"gap=1": cell, "gap=2": nothing}
 

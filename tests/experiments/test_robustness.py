@@ -22,6 +22,7 @@ from experiments._disturbed import (
     NoisyPlatform,
     constants_off,
 )
+from experiments._pages import append_rows
 from experiments._robustness_tables import (
     HINDSIGHT,
     MOVED,
@@ -184,7 +185,7 @@ def test_the_experiment_goes_on_where_it_was_and_becomes_a_page(tmp_path, monkey
     for truth in (*DISTURBANCES[1:], ONE_SIZE):  # as if they had gone as without a disturbance
         for policy, row in ((REHEARSED, rows[0]), (PLANNED, rows[1]), (HINDSIGHT, rows[1])):
             if not (truth is ONE_SIZE and policy == PLANNED):
-                robustness._append(path, {**row, "truth": truth.name, "policy": policy})
+                append_rows(path, [{**row, "truth": truth.name, "policy": policy}])
     before = path.read_text(encoding="utf-8")
     assert robustness.main(config) == 0
     assert path.read_text(encoding="utf-8") == before  # nothing was left to be done

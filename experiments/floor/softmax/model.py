@@ -5,16 +5,8 @@ import numpy as np
 from siren.simulator.small_models import Softmax, make_dataset
 
 
-def load_dataset(samples, heldout, seed):
-    data = make_dataset(
-        np.random.default_rng(seed),
-        samples=samples,
-        heldout=heldout,
-        inputs=16,
-        classes=5,
-        distance=0.3,
-        wrong_labels=0.2,
-    )
+def load_dataset(seed, **settings):
+    data = make_dataset(np.random.default_rng(seed), **settings)
     return data.train_features, data.train_labels, data.heldout_features, data.heldout_labels
 
 
